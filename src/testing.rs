@@ -1,0 +1,1 @@
+//! A real etcd in child processes, for tests and examples.
