@@ -1,0 +1,150 @@
+//! What can go wrong, in terms that a caller can act on; and which failures of a call are worth another try.
+
+use crate::etcd_client;
+
+/// `Result` with this crate's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation of this crate failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The hold has ended; nothing was done in its name.
+    #[error("the hold is lost: {0}")]
+    Lost(#[from] Loss),
+
+    /// The session was closed, by [`Session::close`](crate::Session::close) on this handle or a clone.
+    #[error("the session is closed")]
+    Closed,
+
+    /// The request may or may not have taken effect: the connection broke, or the time limit passed, before
+    /// etcd answered.
+    #[error("the outcome is unknown: etcd did not answer")]
+    Unknown,
+
+    /// A name that cannot be locked or contested. Nothing was sent.
+    #[error("invalid name {name:?}: {reason}")]
+    InvalidName {
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// An option whose value cannot be used. Nothing was sent.
+    #[error("invalid option `{option}`: {reason}")]
+    InvalidOption {
+        /// The option, by the name of its method.
+        option: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
+
+    /// etcd refused the request, or could not be reached.
+    #[error("etcd: {message}")]
+    Etcd {
+        /// The gRPC status code, such as 7 for permission denied or 14 for unavailable; 2, unknown, where the
+        /// failure has none.
+        code: i32,
+        /// What etcd, or the connection to it, said.
+        message: String,
+        /// The client's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why a hold ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The deadline passed without an acknowledged renewal.
+    #[error("the lease was not renewed before its deadline")]
+    Expired,
+    /// etcd no longer knows the lease: an operator revoked it.
+    #[error("the lease was revoked")]
+    Revoked,
+    /// The key of the hold was deleted by someone else; the lease is alive.
+    #[error("the key was deleted")]
+    Deleted,
+    /// The session was closed.
+    #[error("the session was closed")]
+    Closed,
+    /// The hold was given back by its owner.
+    #[error("the hold was released")]
+    Released,
+}
+
+/// The gRPC status codes that decide something here.
+pub(crate) mod code {
+    pub(crate) const UNKNOWN: i32 = 2;
+    pub(crate) const INVALID_ARGUMENT: i32 = 3;
+    pub(crate) const NOT_FOUND: i32 = 5;
+    pub(crate) const PERMISSION_DENIED: i32 = 7;
+    pub(crate) const RESOURCE_EXHAUSTED: i32 = 8;
+    pub(crate) const FAILED_PRECONDITION: i32 = 9;
+    pub(crate) const OUT_OF_RANGE: i32 = 11;
+    pub(crate) const UNIMPLEMENTED: i32 = 12;
+    pub(crate) const UNAVAILABLE: i32 = 14;
+    pub(crate) const UNAUTHENTICATED: i32 = 16;
+}
+
+/// What a failed call means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It took no effect: send it again, elsewhere.
+    Again,
+    /// It may have taken effect: send it again only if that is harmless.
+    Unknown,
+    /// The token has expired: fetch a new one, then again.
+    Reauthenticate,
+    /// The lease that the request names does not exist.
+    NoLease,
+    /// There is no space left, or too much is being asked of the server: nothing was done, a delete may still pass.
+    Exhausted,
+    /// It will not pass however often it is sent.
+    Never,
+}
+
+/// Judges a failed call by its gRPC status. A connection that breaks reports `Unknown`, a time limit `Cancelled`,
+/// so whatever is not known to be harmless counts as ambiguous.
+pub(crate) fn verdict(error: &etcd_client::Error) -> Verdict {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return match error {
+            etcd_client::Error::LeaseKeepAliveError(_) => Verdict::NoLease,
+            etcd_client::Error::WatchError(_)
+            | etcd_client::Error::IoError(_)
+            | etcd_client::Error::TransportError(_) => Verdict::Unknown,
+            _ => Verdict::Never,
+        };
+    };
+    let message = status.message();
+    match i32::from(status.code()) {
+        code::UNAUTHENTICATED => Verdict::Reauthenticate,
+        code::UNKNOWN | code::INVALID_ARGUMENT if is_stale_token(message) => Verdict::Reauthenticate,
+        code::UNAVAILABLE if message.contains("tcp connect error") || message.contains("no leader") => Verdict::Again,
+        code::OUT_OF_RANGE => Verdict::Again,
+        code::NOT_FOUND if message.contains("lease not found") => Verdict::NoLease,
+        code::RESOURCE_EXHAUSTED if message.contains("etcdserver") => Verdict::Exhausted,
+        code::INVALID_ARGUMENT
+        | code::NOT_FOUND
+        | code::PERMISSION_DENIED
+        | code::FAILED_PRECONDITION
+        | code::UNIMPLEMENTED => Verdict::Never,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Whether etcd's text, in a status or in the reason of a cancelled watch, asks for a new token.
+pub(crate) fn is_stale_token(message: &str) -> bool {
+    message.contains("invalid auth token") || message.contains("revision of auth store is old")
+}
+
+impl From<etcd_client::Error> for Error {
+    fn from(error: etcd_client::Error) -> Self {
+        let (code, message) = match &error {
+            etcd_client::Error::GRpcStatus(status) => (i32::from(status.code()), status.message().to_owned()),
+            other => (code::UNKNOWN, other.to_string()),
+        };
+        Self::Etcd { code, message, source: Box::new(error) }
+    }
+}

@@ -1,0 +1,472 @@
+//! One place in one queue, as a state machine that performs no I/O.
+//!
+//! The caller repeats two steps: do what [`Place::next`] says, and report what it saw to [`Place::handle`]. At
+//! most one request of a place is on its way at any time.
+//!
+//! # Invariants
+//!
+//! 1. A place holds only while its own key was seen at its create revision, and when everyone older whom it waits
+//!    for is known to be gone, or fills less than the permits: by a reply, by deletions that count as facts, or
+//!    by a hand-over in memory.
+//! 2. A hold never goes back to waiting: it ends by a release, by the loss of its key, or by the loss of its lease.
+//! 3. Once `Stop` is reported the key does not exist, and no request still travelling can create it: a place that
+//!    is unsure about one voids it with the fence of its lease.
+//! 4. From `leave` on a place does nothing but remove its key.
+
+use super::rule::Rule;
+use crate::name::Key;
+
+/// A revision of the etcd store.
+pub(crate) type Revision = i64;
+
+/// What the caller should do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Give it a fresh key under a living lease, by [`Place::seat`].
+    Seat,
+    /// If the fence stands and the key is absent put it; and list whom it waits for.
+    Enter,
+    /// As `Enter`, and only if no key of those it waits for is younger than `known`; else list them.
+    Try { known: Revision },
+    /// List whom it would wait for.
+    Probe { limit: Option<usize> },
+    /// Read its own key and list whom it waits for, newest first, older than its own key.
+    Look { limit: Option<usize> },
+    /// Delete the key and, with `fence`, void every `Enter` and `Try` still travelling.
+    Leave { fence: bool },
+    /// Nothing, until one of the keys that it watches changes.
+    Wait,
+    /// Nothing, ever: the key is gone and will not come back.
+    Stop(End),
+}
+
+/// How a place ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was given up: released, cancelled, dropped.
+    Left,
+    /// A try found the queue not free.
+    NotFree,
+    /// It held, and its key was deleted by someone else.
+    KeyGone,
+    /// It held, and its lease was lost.
+    LeaseLost,
+}
+
+/// What the caller saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The key stands, created by this request or by an earlier one of the same place.
+    Entered { created: Revision, listing: Listing },
+    /// The try found younger keys, and put nothing.
+    Occupied(Listing),
+    Probed(Listing),
+    Looked { own: Option<Revision>, listing: Listing },
+    /// The key does not exist any more.
+    Left,
+    /// The fence moved after the request was made; nothing was put.
+    Fenced,
+    /// The fence may not be rewritten, for want of space or of permission; nothing was deleted.
+    FenceRefused,
+    /// The outcome of the last request is unknown.
+    Unknown,
+    /// Deletions of `key` after `from` will be reported.
+    Covered { key: Key, from: Revision },
+    /// `key` was deleted at `at`.
+    Deleted { key: Key, at: Revision },
+    /// The watches broke: deletions may have been missed.
+    Broken,
+    /// A guard that held under `lease` is handed over in memory; its deletion will follow.
+    Handed { key: Key, created: Revision, lease: i64, exclusive: bool },
+    /// The lease of the key is lost.
+    LeaseLost,
+}
+
+/// Keys that a place waits for, as one reply listed them: direct children only, the place's own left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) revision: Revision,
+    pub(crate) elders: Vec<Elder>,
+    /// The limit cut the list short.
+    pub(crate) more: bool,
+    /// Keys that are not direct children took up some of the limit.
+    pub(crate) nested: bool,
+}
+
+/// Somebody else's key in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Elder {
+    pub(crate) key: Key,
+    pub(crate) created: Revision,
+    pub(crate) lease: i64,
+    pub(crate) weight: Option<u32>,
+}
+
+/// Whether a place waits for its turn or wants it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    Try,
+    /// Like `Try`, where the queue is believed not to be empty: a look before the attempt spares the server a
+    /// compare over the whole queue.
+    TryAfterLook,
+}
+
+/// How often a try is repeated when the queue changes under it, before it enters, looks and leaves instead.
+const TRIES: u8 = 3;
+
+/// One place in one queue.
+#[derive(Debug)]
+pub(crate) struct Place {
+    rule: Rule,
+    patience: Patience,
+    key: Key,
+    lease: i64,
+    /// A request that creates the key may still be travelling.
+    unsure: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Without a key.
+    Outside,
+    Entering,
+    Probing { left: u8, reach: Reach },
+    Trying { left: u8, known: Revision },
+    Waiting(Standing),
+    Holding(Standing),
+    Leaving { then: Then, way: Way },
+    Gone(End),
+}
+
+/// How far a list has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Window,
+    /// Nested keys hide the direct ones.
+    Everyone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Enter,
+    Stop(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Fenced,
+    /// The fence cannot be rewritten now: the key goes first.
+    Plain,
+}
+
+/// What a place with a key knows.
+#[derive(Debug)]
+struct Standing {
+    /// The create revision of its key: the fencing token.
+    created: Revision,
+    /// The revision of the last reply that showed its key.
+    seen: Revision,
+    /// The newest whom it waits for, at most `permits`, not known to be gone.
+    elders: Vec<Elder>,
+    /// There are no others.
+    complete: bool,
+    /// Elders known to be gone, whom a late reply may still list.
+    gone: Vec<(Key, Revision)>,
+    /// The keys under watch, each with the revision after which its deletion will be reported.
+    covered: Vec<(Key, Revision)>,
+    /// A look is due that shows this revision or a later one.
+    due: Option<Revision>,
+    reach: Reach,
+}
+
+impl Place {
+    pub(crate) fn new(rule: Rule, patience: Patience) -> Self {
+        Self { rule, patience, key: Key::from([]), lease: 0, unsure: false, state: State::Outside }
+    }
+
+    /// Gives it a key that was never used before, under a lease that stands.
+    pub(crate) fn seat(&mut self, key: Key, lease: i64) {
+        assert!(matches!(self.state, State::Outside), "only a place without a key takes one");
+        self.key = key;
+        self.lease = lease;
+        self.state = match self.patience {
+            Patience::Wait => State::Entering,
+            Patience::Try => State::Trying { left: TRIES, known: 0 },
+            Patience::TryAfterLook => State::Probing { left: TRIES, reach: Reach::Window },
+        };
+    }
+
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The revision that created its key, if it holds: the fencing token.
+    pub(crate) fn held(&self) -> Option<Revision> {
+        match &self.state {
+            State::Holding(standing) => Some(standing.created),
+            _ => None,
+        }
+    }
+
+    /// Whether it is in the queue.
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.state, State::Waiting(_) | State::Holding(_))
+    }
+
+    /// The keys whose deletion it has to hear of.
+    pub(crate) fn watching(&self) -> impl Iterator<Item = &Key> {
+        let (own, elders) = match &self.state {
+            State::Waiting(standing) => (Some(&self.key), standing.elders.as_slice()),
+            State::Holding(_) => (Some(&self.key), [].as_slice()),
+            _ => (None, [].as_slice()),
+        };
+        own.into_iter().chain(elders.iter().map(|elder| &elder.key))
+    }
+
+    /// What to do now. Asking twice is harmless.
+    pub(crate) fn next(&self) -> Action {
+        match &self.state {
+            State::Outside => Action::Seat,
+            State::Entering => Action::Enter,
+            State::Probing { reach, .. } => Action::Probe { limit: self.limit(*reach, 0) },
+            State::Trying { known, .. } => Action::Try { known: *known },
+            State::Waiting(standing) | State::Holding(standing) if self.must_look(standing) => {
+                Action::Look { limit: self.limit(standing.reach, standing.gone.len()) }
+            }
+            State::Waiting(_) | State::Holding(_) => Action::Wait,
+            State::Leaving { way, .. } => Action::Leave { fence: self.unsure && *way == Way::Fenced },
+            State::Gone(end) => Action::Stop(*end),
+        }
+    }
+
+    /// Accounts for what the caller saw.
+    pub(crate) fn handle(&mut self, input: Input) {
+        match input {
+            Input::Entered { created, listing } => self.entered(created, listing),
+            Input::Occupied(listing) | Input::Probed(listing) => self.consider(&listing),
+            Input::Looked { own, listing } => self.looked(own, listing),
+            Input::Left => self.left(),
+            Input::FenceRefused => {
+                if let State::Leaving { way, .. } = &mut self.state {
+                    *way = Way::Plain;
+                }
+            }
+            Input::Unknown => self.unsure |= matches!(self.state, State::Entering | State::Trying { .. }),
+            Input::Fenced => {}
+            Input::Covered { key, from } => {
+                if self.watching().any(|watched| *watched == key)
+                    && let State::Waiting(standing) | State::Holding(standing) = &mut self.state
+                {
+                    standing.covered.retain(|(covered, _)| *covered != key);
+                    standing.covered.push((key, from));
+                }
+            }
+            Input::Deleted { key, at } => self.deleted(&key, at),
+            Input::Broken => {
+                if let State::Waiting(standing) | State::Holding(standing) = &mut self.state {
+                    standing.covered.clear();
+                }
+            }
+            Input::Handed { key, created, lease, exclusive } => {
+                if lease == self.lease && self.rule.hands_over() {
+                    self.handed(&key, created, exclusive);
+                }
+            }
+            Input::LeaseLost => self.lease_lost(),
+        }
+    }
+
+    /// Starts to leave. No request of the place may be on its way: one whose reply will not come is reported as
+    /// [`Input::Unknown`] first.
+    pub(crate) fn leave(&mut self) {
+        self.depart(End::Left);
+    }
+
+    fn depart(&mut self, end: End) {
+        self.state = match self.state {
+            State::Outside => State::Gone(end),
+            State::Entering | State::Probing { .. } | State::Trying { .. } if !self.unsure => State::Gone(end),
+            State::Leaving { then: Then::Stop(_), .. } | State::Gone(_) => return,
+            _ => State::Leaving { then: Then::Stop(end), way: Way::Fenced },
+        };
+    }
+
+    fn limit(&self, reach: Reach, gone: usize) -> Option<usize> {
+        (reach == Reach::Window).then_some(self.rule.permits as usize + 1 + gone)
+    }
+
+    /// A look is due at once where a fact asks for it, and once all watches stand if something may have happened
+    /// before they did.
+    fn must_look(&self, standing: &Standing) -> bool {
+        standing.due.is_some()
+            || self.watching().all(|key| standing.covered.iter().any(|(covered, _)| covered == key))
+                && standing.covered.iter().any(|(_, from)| *from > standing.seen)
+    }
+
+    fn entered(&mut self, created: Revision, listing: Listing) {
+        let (Listing { revision: seen, mut elders, more, .. }, tried) = match self.state {
+            State::Entering => (listing, false),
+            State::Trying { .. } => (Listing { revision: listing.revision, ..Listing::default() }, true),
+            _ => return,
+        };
+        elders.retain(|elder| elder.created < created);
+        let mut standing = Standing {
+            created,
+            seen,
+            elders,
+            complete: !more,
+            gone: Vec::new(),
+            covered: Vec::new(),
+            due: None,
+            reach: Reach::Window,
+        };
+        if more {
+            // In key order, cut short: it proves nothing but the own key.
+            standing.elders.clear();
+            standing.due = Some(seen);
+        }
+        self.state = State::Waiting(standing);
+        self.judge();
+        assert!(!tried || self.held().is_some(), "a try that put its key holds");
+    }
+
+    /// Decides on a try by whom it would have to wait for.
+    fn consider(&mut self, listing: &Listing) {
+        let (State::Probing { left, .. } | State::Trying { left, .. }) = self.state else { return };
+        self.state = if !self.rule.has_room(self.weight(&listing.elders)) {
+            return self.depart(End::NotFree);
+        } else if listing.more {
+            State::Probing { left, reach: Reach::Everyone }
+        } else if left > 0 {
+            State::Trying { left: left - 1, known: listing.revision }
+        } else {
+            State::Entering
+        };
+    }
+
+    fn looked(&mut self, own: Option<Revision>, listing: Listing) {
+        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
+        if own != Some(standing.created) {
+            return self.key_gone();
+        }
+        let Listing { revision, mut elders, more, nested } = listing;
+        if more && nested && standing.reach == Reach::Window {
+            standing.reach = Reach::Everyone;
+            standing.due.get_or_insert(revision);
+            return;
+        }
+        standing.seen = standing.seen.max(revision);
+        standing.due = standing.due.filter(|due| *due > revision);
+        if let State::Waiting(standing) = &mut self.state {
+            standing.gone.retain(|(key, created)| elders.iter().any(|e| e.key == *key && e.created == *created));
+            elders.retain(|e| !standing.gone.iter().any(|(key, created)| e.key == *key && e.created == *created));
+            elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
+            standing.complete = !more && elders.len() <= self.rule.permits as usize;
+            elders.truncate(self.rule.permits as usize);
+            standing.elders = elders;
+            let own = &self.key;
+            let elders = &standing.elders;
+            standing.covered.retain(|(key, _)| key == own || elders.iter().any(|elder| elder.key == *key));
+            self.judge();
+        }
+    }
+
+    /// A deletion is a fact if it is later than the creation that was listed. Events of different watches have no
+    /// order among each other, so a key on the own lease may have gone together with the own key.
+    fn deleted(&mut self, key: &Key, at: Revision) {
+        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
+        if *key == self.key {
+            if at > standing.created {
+                self.key_gone();
+            }
+            return;
+        }
+        let Some(found) = standing.elders.iter().position(|elder| elder.key == *key && elder.created < at) else {
+            return;
+        };
+        let elder = standing.elders.remove(found);
+        standing.complete &= elder.lease != self.lease;
+        let own_is_covered = standing.covered.iter().any(|(key, from)| *key == self.key && *from <= standing.seen);
+        if !standing.complete || !own_is_covered {
+            standing.due = standing.due.max(Some(at));
+        }
+        standing.gone.push((elder.key, elder.created));
+        if own_is_covered {
+            self.judge();
+        }
+    }
+
+    /// Whoever gives is gone, though its key still stands; an exclusive holder proves that all older are gone too.
+    fn handed(&mut self, key: &Key, created: Revision, exclusive: bool) {
+        let State::Waiting(standing) = &mut self.state else { return };
+        let Some(found) = standing.elders.iter().position(|elder| elder.key == *key && elder.created == created) else {
+            return;
+        };
+        standing.complete |= exclusive && standing.elders.len() == 1;
+        let elder = standing.elders.remove(found);
+        standing.gone.push((elder.key, elder.created));
+        if !standing.complete {
+            standing.due = standing.due.max(Some(standing.seen));
+        }
+        self.judge();
+    }
+
+    /// Whether it is its turn, by all that is known.
+    fn judge(&mut self) {
+        let State::Waiting(standing) = &mut self.state else { return };
+        let ahead = standing.elders.iter().fold(0u32, |sum, e| sum.saturating_add(self.rule.weigh(e.weight)));
+        if !self.rule.has_room(ahead) {
+            if self.patience != Patience::Wait {
+                self.depart(End::NotFree);
+            }
+        } else if !standing.complete {
+            standing.due.get_or_insert(standing.seen);
+        } else if let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside) {
+            standing.due = None;
+            standing.gone = Vec::new();
+            standing.covered.retain(|(key, _)| *key == self.key);
+            self.state = State::Holding(standing);
+        }
+    }
+
+    fn left(&mut self) {
+        let State::Leaving { then, way } = self.state else { return };
+        if self.unsure && way == Way::Plain {
+            self.state = State::Leaving { then, way: Way::Fenced };
+            return;
+        }
+        self.unsure = false;
+        self.state = match then {
+            Then::Enter => State::Outside,
+            Then::Stop(end) => State::Gone(end),
+        };
+    }
+
+    /// Its key was deleted by someone else, or with its lease.
+    fn key_gone(&mut self) {
+        let then = match self.state {
+            State::Waiting(_) => Then::Enter,
+            _ => Then::Stop(End::KeyGone),
+        };
+        // A straggling request could create the key again: the fence voids it.
+        self.state = State::Leaving { then, way: Way::Fenced };
+        if !self.unsure {
+            self.left();
+        }
+    }
+
+    fn lease_lost(&mut self) {
+        self.unsure = false;
+        self.state = match self.state {
+            State::Holding(_) => State::Gone(End::LeaseLost),
+            State::Leaving { then: Then::Stop(end), .. } | State::Gone(end) => State::Gone(end),
+            _ => State::Outside,
+        };
+    }
+
+    fn weight(&self, elders: &[Elder]) -> u32 {
+        elders.iter().fold(0, |sum, elder| sum.saturating_add(self.rule.weigh(elder.weight)))
+    }
+}

@@ -1,0 +1,122 @@
+//! Whom a ticket has to wait for: the one thing in which the kinds of lock differ.
+//!
+//! > List the `permits` newest live keys that I wait for and that are older than mine. Fewer than `permits`: I
+//! > hold. Otherwise wait until one of those vanishes, and look again.
+
+use crate::name::Name;
+
+/// What a place stands for, as its key's value says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Mutex,
+    Election,
+    #[cfg(test)]
+    Read,
+    #[cfg(test)]
+    Semaphore,
+}
+
+/// Where a place stands and whom it stands behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) kind: Kind,
+    /// Below the queue's prefix, where its own key lies.
+    pub(crate) lane: &'static str,
+    /// Below the queue's prefix, the first key that it does not wait for; empty if it waits for everyone.
+    until: &'static str,
+    /// How much weight may hold at once.
+    pub(crate) permits: u32,
+    /// Its own weight, from one to `permits`.
+    pub(crate) weight: u32,
+}
+
+impl Rule {
+    pub(crate) const MUTEX: Self = Self { kind: Kind::Mutex, lane: "", until: "", permits: 1, weight: 1 };
+    pub(crate) const ELECTION: Self = Self { kind: Kind::Election, ..Self::MUTEX };
+
+    /// The range of keys that a place waits for.
+    pub(crate) fn behind(&self, name: &Name) -> (Vec<u8>, Vec<u8>) {
+        let from = name.prefix().as_bytes().to_vec();
+        if self.until.is_empty() {
+            return (from, name.end());
+        }
+        let until = [&from, self.until.as_bytes()].concat();
+        (from, until)
+    }
+
+    /// Whether the keys that a place waits for include its own.
+    pub(crate) fn counts_itself(&self) -> bool {
+        self.until.is_empty()
+    }
+
+    /// Whether a holder proves that everyone older than it is gone.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.until.is_empty() && self.permits == 1
+    }
+
+    /// Whether holds of this kind may be handed over in memory. Not an office: the leader that others read is
+    /// the oldest key.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.kind != Kind::Election
+    }
+
+    /// The weight of an elder: a key that states none fills the queue.
+    pub(crate) fn weigh(&self, stated: Option<u32>) -> u32 {
+        stated.unwrap_or(self.permits)
+    }
+
+    /// Whether there is room beside holders of weight `ahead`.
+    pub(crate) fn has_room(&self, ahead: u32) -> bool {
+        ahead.saturating_add(self.weight) <= self.permits
+    }
+}
+
+/// The kinds that the core is proved with before they are offered.
+#[cfg(test)]
+impl Rule {
+    /// Waits for all but readers: writers, mutexes, and other clients' keys alike.
+    pub(crate) const READ: Self = Self { kind: Kind::Read, lane: "r-", until: "r-", permits: 1, weight: 1 };
+
+    pub(crate) const fn semaphore(permits: u32, weight: u32) -> Self {
+        assert!(0 < weight && weight <= permits);
+        Self { kind: Kind::Semaphore, permits, weight, ..Self::MUTEX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_waits_for_everyone_but_readers() {
+        let name = Name::new("", "q").unwrap();
+        let (from, until) = Rule::READ.behind(&name);
+        let waits_for = |key: &str| (from.as_slice()..until.as_slice()).contains(&key.as_bytes());
+        assert!(waits_for("q/1f-0"), "a writer, a mutex or a Go client");
+        assert!(!waits_for("q/r-1f-0"), "a reader");
+        assert!(!Rule::READ.counts_itself());
+    }
+
+    #[test]
+    fn a_mutex_waits_for_everyone() {
+        let name = Name::new("", "q").unwrap();
+        assert_eq!(Rule::MUTEX.behind(&name), (b"q/".to_vec(), b"q0".to_vec()));
+        assert!(Rule::MUTEX.counts_itself());
+    }
+
+    #[test]
+    fn a_key_without_a_weight_fills_a_semaphore() {
+        let rule = Rule::semaphore(4, 1);
+        assert!(!rule.has_room(rule.weigh(None)));
+        assert!(rule.has_room(rule.weigh(Some(3))));
+        assert!(!rule.has_room(rule.weigh(Some(4))));
+    }
+
+    #[test]
+    fn only_an_exclusive_holder_proves_that_its_elders_are_gone() {
+        assert!(Rule::MUTEX.is_exclusive());
+        assert!(!Rule::READ.is_exclusive());
+        assert!(!Rule::semaphore(2, 2).is_exclusive());
+    }
+}
