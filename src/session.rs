@@ -1,0 +1,3 @@
+//! A process's membership: a lease that a background task renews.
+
+mod deadline;
