@@ -1,8 +1,9 @@
 //! A real etcd in child processes, for tests and examples.
 //!
 //! Members listen on loopback and keep their data in a temporary directory. They run the etcd that is installed:
-//! the one that the environment variable `TENURE_ETCD` names, else `etcd` on `PATH`. `TENURE_ETCD_DIR` puts the
-//! directory elsewhere than under the system's default, on a tmpfs for a benchmark say.
+//! the one that the environment variable `TENURE_ETCD` names, else `etcd` on `PATH`. (A script that stands for it
+//! has to `exec` it, or signals reach only the script.) `TENURE_ETCD_DIR` puts the directory elsewhere than under the
+//! system's default, on a tmpfs for a benchmark say. Variables that configure an etcd, `ETCD_*`, do not reach it.
 //!
 //! What holds:
 //!
@@ -239,6 +240,10 @@ impl Etcd {
     /// # Errors
     ///
     /// [`Error::Exited`] or [`Error::TimedOut`], with the end of the log, if it does not come up.
+    ///
+    /// # Panics
+    ///
+    /// If two tasks restart one member at the same instant.
     ///
     /// # Cancel safety
     ///

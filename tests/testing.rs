@@ -1,5 +1,6 @@
 //! The etcd that every other test stands on: it works, it fails on demand, and it leaves nothing behind.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -175,6 +176,52 @@ async fn further_flags_reach_etcd() -> TestResult {
     assert!(
         refused.to_string().contains("too many operations"),
         "{refused}"
+    );
+    Ok(())
+}
+
+/// Tests run in parallel, and each looks for ports. One that was taken in between is no reason to fail, ...
+#[tokio::test]
+async fn a_start_that_loses_its_ports_is_tried_again() -> TestResult {
+    if let Some(base) = playing_a_part() {
+        let etcd = Etcd::start().await?;
+        assert!(base.join("tried").exists());
+        etcd.client().await?.put("key", "value", None).await?;
+        return Ok(());
+    }
+    let base = tempfile::tempdir()?;
+    let fake = base.path().join("fake");
+    let script = "#!/bin/sh\nif mkdir \"$TENURE_ETCD_DIR/tried\" 2>/dev/null; then\n\
+                  echo bind: address already in use; exit 1\nfi\nexec \"${REAL_ETCD:-etcd}\" \"$@\"\n";
+    std::fs::write(&fake, script)?;
+    std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755))?;
+    let real = std::env::var_os("TENURE_ETCD").unwrap_or_default();
+    let mut played = part("a_start_that_loses_its_ports_is_tried_again", base.path());
+    assert!(
+        played
+            .env("REAL_ETCD", real)
+            .env("TENURE_ETCD", fake)
+            .status()?
+            .success()
+    );
+    Ok(())
+}
+
+/// ... but one that stays taken is.
+#[tokio::test]
+async fn a_start_whose_port_stays_taken_gives_up() -> TestResult {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", taken.local_addr()?);
+    let failed = Etcd::start_with(&["--listen-client-urls", &url])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(failed, Error::Exited { member: 0, .. }),
+        "{failed}"
+    );
+    assert!(
+        failed.to_string().contains("address already in use"),
+        "{failed}"
     );
     Ok(())
 }

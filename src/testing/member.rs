@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::Client;
+use rustix::io::retry_on_intr;
 use rustix::process::{self, Pid, WaitId, WaitIdOptions};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -108,7 +109,7 @@ impl Member {
                 // It stops a little after the signal was sent; nothing is to be answered in between.
                 let stopped =
                     WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-                process::waitid(WaitId::Pid(pid), stopped).map(drop)
+                retry_on_intr(|| process::waitid(WaitId::Pid(pid), stopped)).map(drop)
             }),
             Signal::Resume => process::kill_process(pid, process::Signal::CONT),
             // One that is paused takes the signal only once it goes on.
@@ -119,9 +120,8 @@ impl Member {
             Signal::Pause => Process::Paused(child),
             Signal::Resume | Signal::Stop => Process::Running(child),
         };
-        sent.map_err(io::Error::from).map_err(io_error(|| {
-            format!("{signal:?} etcd member {}", self.index)
-        }))
+        sent.map_err(io::Error::from)
+            .map_err(io_error(|| format!("signal etcd member {}", self.index)))
     }
 
     pub(super) fn kill(&self) -> Result<()> {
