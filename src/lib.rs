@@ -2,12 +2,21 @@
 
 mod clock;
 mod error;
+mod guard;
+mod mutex;
 mod name;
 mod queue;
+mod retry;
 mod session;
+mod ticket;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use clock::Deadline;
 pub use error::{Error, Loss, Result};
 pub use etcd_client;
+pub use guard::{FencingToken, Guard, Lost, Waiter};
+pub use mutex::Mutex;
+pub use session::{Health, Session, SessionBuilder, connect_options};
+pub use ticket::{Grant, Ticket};

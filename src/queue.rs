@@ -1,4 +1,324 @@
-//! Drives a place through etcd: all kinds of lock stand on it.
+//! Takes a place through etcd: all kinds of lock stand on it.
+//!
+//! A [`Seat`] is a place with everything that may change its mind: replies, the session's watches, its lease. It
+//! is shared by whoever waits, holds or cleans up. A [`driver`] sends its requests, one at a time.
+//!
+//! 1. Before a place hears anything, its lease is looked at: one past its deadline grants nothing.
+//! 2. What a place watches is what it says it watches, after everything that it hears.
 
+pub(crate) mod driver;
 pub(crate) mod place;
 pub(crate) mod rule;
+pub(crate) mod wire;
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::clock::Moment;
+use crate::error::{Error, Loss, code};
+use crate::name::{Key, Name};
+use crate::session::keepalive::TICK;
+use crate::session::lease::Lease;
+use crate::session::watch::{Notice, Watcher};
+use crate::session::{Core, Session};
+use driver::{Answer, Driver};
+use place::{Action, End, Input, Patience, Place, Revision};
+use rule::Rule;
+use wire::{Fence, Sender};
+
+/// How long the reason for a vanished key is looked for, before it counts as deleted.
+const REASON_LIMIT: Duration = Duration::from_millis(500);
+
+/// A place with everything that may change its mind.
+pub(crate) struct Seat {
+    core: Arc<Core>,
+    name: Arc<Name>,
+    rule: Rule,
+    /// Of the key, put together when a lease is known.
+    value: Arc<[u8]>,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+struct Inner {
+    place: Place,
+    lease: Option<Arc<Lease>>,
+    /// The keys that the session's stream watches for this place.
+    watched: Vec<Key>,
+    attention: Attention,
+    /// When its key was found gone, while it held.
+    key_gone: Option<Moment>,
+    /// Why the place cannot go on.
+    failed: Option<Error>,
+}
+
+/// Who sends the place's requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    /// A driver, whenever its future is polled.
+    Driver,
+    /// Nobody: it is a guard's. Should a request be due, a task is spawned for it.
+    Guard,
+    /// That task.
+    Task,
+}
+
+impl Seat {
+    pub(crate) fn new(session: &Session, name: Arc<Name>, rule: Rule, value: Vec<u8>, patience: Patience) -> Arc<Self> {
+        Arc::new(Self {
+            core: session.core().clone(),
+            name,
+            rule,
+            value: value.into(),
+            inner: Mutex::new(Inner {
+                place: Place::new(rule, patience),
+                lease: None,
+                watched: Vec::new(),
+                attention: Attention::Driver,
+                key_gone: None,
+                failed: None,
+            }),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn name(&self) -> &Arc<Name> {
+        &self.name
+    }
+
+    pub(crate) fn key(&self) -> Key {
+        self.lock().place.key().clone()
+    }
+
+    /// Makes it a guard's, if it holds.
+    pub(crate) fn take_hold(self: &Arc<Self>) -> Option<(Arc<Lease>, Revision)> {
+        let mut inner = self.lock();
+        let token = inner.place.held()?;
+        inner.attention = Attention::Guard;
+        if inner.watched.is_empty() {
+            let me: Weak<Self> = Arc::downgrade(self);
+            self.core.hub.remind(me);
+        }
+        Some((inner.lease.clone().expect("a hold has a lease"), token))
+    }
+
+    /// Whether it holds now, by the clock too.
+    pub(crate) fn holds(&self) -> bool {
+        let mut inner = self.lock();
+        inner.check_lease();
+        inner.place.held().is_some()
+    }
+
+    /// Why it does not hold any more. While the reason for a vanished key is looked for, neither this nor `holds`.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        let mut inner = self.lock();
+        inner.check_lease();
+        let lease = inner.lease.as_ref()?;
+        match inner.place.end()? {
+            End::Left => Some(Loss::Released),
+            End::LeaseLost => lease.loss(),
+            End::NotFree => None,
+            End::KeyGone => explain(lease, inner.key_gone.expect("noted when it was heard")),
+        }
+    }
+
+    /// Why its key is gone, as a reply has just shown.
+    pub(crate) async fn reason(&self, lease: &Lease) -> Loss {
+        let gone = Moment::now();
+        self.core.doubt_lease();
+        self.until(lease, || explain(lease, gone)).await
+    }
+
+    /// Completes once the hold has ended.
+    pub(crate) async fn ended(&self, lease: &Lease) {
+        self.until(lease, || (!self.holds()).then_some(())).await;
+    }
+
+    /// Completes once it is known why the hold has ended.
+    pub(crate) async fn lost(&self, lease: &Lease) -> Loss {
+        self.until(lease, || self.loss()).await
+    }
+
+    /// Asks `question` whenever something changes, and every 250 ms, since timers stand still while the machine
+    /// sleeps and the clock does not.
+    async fn until<T>(&self, lease: &Lease, question: impl Fn() -> Option<T>) -> T {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if let Some(answer) = question() {
+                return answer;
+            }
+            let tick = sleep(lease.deadline().remaining().clamp(Duration::from_millis(1), TICK));
+            if lease.loss().is_some() {
+                tokio::select! { () = changed => {}, () = tick => {} }
+            } else {
+                tokio::select! { () = changed => {}, () = lease.over() => {}, () = tick => {} }
+            }
+        }
+    }
+
+    /// Gives the hold up: from here on nothing is left but to delete the key. With `hand_over`, whoever of this
+    /// session waits for it need not wait for that.
+    pub(crate) fn release(self: &Arc<Self>, hand_over: bool) {
+        let mut inner = self.lock();
+        inner.check_lease();
+        let handed = match (inner.place.held(), &inner.lease) {
+            (Some(created), Some(lease)) if hand_over && self.rule.hands_over() => {
+                let (key, exclusive) = (inner.place.key().clone(), self.rule.is_exclusive());
+                Some((key.clone(), Notice::Handed { key, created, lease: lease.id, exclusive }))
+            }
+            _ => None,
+        };
+        inner.place.leave();
+        inner.attention = Attention::Driver;
+        self.settle(inner);
+        if let Some((key, notice)) = handed {
+            self.core.hub.announce(&key, &notice);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the place account for an input, under a lease that stands.
+    fn handle(self: &Arc<Self>, input: Input) {
+        let mut inner = self.lock();
+        inner.check_lease();
+        let held = inner.place.held().is_some();
+        inner.place.handle(input);
+        if held && inner.place.end() == Some(End::KeyGone) {
+            inner.key_gone = Some(Moment::now());
+            self.core.doubt_lease();
+        }
+        self.settle(inner);
+    }
+
+    /// Brings the watches in line with the place, says that something changed, and sees to it that somebody does
+    /// what is to be done.
+    fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
+        let me: Arc<dyn Watcher> = self.clone();
+        // A hold that did not wait has no watch until it comes of age.
+        let waited = !inner.watched.is_empty();
+        let wanted: Vec<Key> = match inner.place.held() {
+            Some(_) if !waited => Vec::new(),
+            _ => inner.place.watching().cloned().collect(),
+        };
+        for key in std::mem::take(&mut inner.watched) {
+            if wanted.contains(&key) {
+                inner.watched.push(key);
+            } else {
+                self.core.hub.unwatch(&key, &me);
+            }
+        }
+        for key in wanted {
+            if !inner.watched.contains(&key) {
+                self.watch(&mut inner, key, None, &me);
+            }
+        }
+        let due = !matches!(inner.place.next(), Action::Wait | Action::Stop(_));
+        if due && inner.attention == Attention::Guard {
+            inner.attention = Attention::Task;
+            let seat = self.clone();
+            self.core.spawn(async move { Driver::new(seat, Duration::MAX).attend().await });
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    fn watch(&self, inner: &mut Inner, key: Key, after: Option<Revision>, me: &Arc<dyn Watcher>) {
+        if let Some(from) = self.core.hub.watch(&key, after, me.clone()) {
+            inner.place.handle(Input::Covered { key: key.clone(), from });
+        }
+        inner.watched.push(key);
+    }
+
+    fn take_place(self: &Arc<Self>, lease: Arc<Lease>) {
+        let mut inner = self.lock();
+        if let Some(last) = inner.lease.replace(lease.clone()) {
+            tracing::warn!(
+                name = self.name.as_str(),
+                last = last.id,
+                lease = lease.id,
+                "a place in the queue was lost and is taken again, at the back"
+            );
+        }
+        let key = self.name.fresh_key(self.rule.lane, lease.id);
+        inner.place.seat(Key::from(key.as_bytes()), lease.id);
+        self.settle(inner);
+    }
+
+    fn send(&self, action: Action, lease: &Lease) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let inner = self.lock();
+        let sender = Sender {
+            kv: self.core.kv.clone(),
+            name: self.name.clone(),
+            rule: self.rule,
+            key: inner.place.key().clone(),
+            created: inner.place.created().unwrap_or(0),
+            value: self.value.clone(),
+            lease: lease.id,
+            fence: Fence {
+                key: self.core.fence_key(lease.id),
+                value: self.core.fence_value(),
+                revision: lease.fence(),
+            },
+        };
+        let core = self.core.clone();
+        Box::pin(async move { core.call(sender.send(action)).await })
+    }
+
+    fn fail(&self, error: Error) {
+        self.lock().failed = Some(error);
+        self.changed.notify_waiters();
+    }
+}
+
+/// Why a key is gone: with its lease, unless that was renewed since.
+fn explain(lease: &Lease, gone: Moment) -> Option<Loss> {
+    let renewed = lease.sent() > gone || Moment::now().since(gone) > REASON_LIMIT;
+    lease.loss().or(renewed.then_some(Loss::Deleted))
+}
+
+impl Inner {
+    fn check_lease(&mut self) {
+        if self.lease.as_ref().is_some_and(|lease| lease.loss().is_some()) {
+            self.place.handle(Input::LeaseLost);
+        }
+    }
+}
+
+impl Watcher for Seat {
+    fn tell(self: Arc<Self>, notice: Notice) {
+        match notice {
+            Notice::Covered { key, from } => self.handle(Input::Covered { key, from }),
+            Notice::Deleted { key, at } => self.handle(Input::Deleted { key, at }),
+            Notice::Broken => self.handle(Input::Broken),
+            Notice::Handed { key, created, lease, exclusive } => {
+                self.handle(Input::Handed { key, created, lease, exclusive });
+            }
+            Notice::Denied { reason } => self.fail(Error::Etcd {
+                code: code::PERMISSION_DENIED,
+                message: reason.to_string(),
+                source: reason.to_string().into(),
+            }),
+            Notice::Aged => {
+                let mut inner = self.lock();
+                if let (Some(created), true) = (inner.place.held(), inner.watched.is_empty()) {
+                    let (key, me): (_, Arc<dyn Watcher>) = (inner.place.key().clone(), self.clone());
+                    self.watch(&mut inner, key, Some(created), &me);
+                    self.settle(inner);
+                }
+            }
+        }
+    }
+}

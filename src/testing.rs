@@ -37,8 +37,10 @@ use std::path::Path;
 use std::slice;
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::Client;
 use tempfile::TempDir;
+
+use crate::Session;
 
 use self::error::io_error;
 pub use self::error::{Error, Result};
@@ -122,6 +124,20 @@ impl Etcd {
         self.members.iter().map(Member::endpoint).collect()
     }
 
+    /// A session with this TTL on a new client.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SessionBuilder::open`](crate::SessionBuilder::open).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future opens no session.
+    pub async fn session(&self, ttl: Duration) -> crate::Result<Session> {
+        let client = Client::connect(self.endpoints(), Some(crate::connect_options())).await?;
+        Session::builder(client).ttl(ttl).open().await
+    }
+
     /// A new client, with a connection of its own, to all members.
     ///
     /// # Errors
@@ -172,10 +188,7 @@ impl Etcd {
             tokio::time::sleep(POLL).await;
         }
         let logs: Vec<_> = self.members.iter().map(Member::tail).collect();
-        Err(Error::TimedOut {
-            what: "for the cluster to have a leader".into(),
-            log: logs.join("\n"),
-        })
+        Err(Error::TimedOut { what: "for the cluster to have a leader".into(), log: logs.join("\n") })
     }
 
     /// Freezes a member, which answers nothing from here on and keeps its connections (SIGSTOP).
@@ -227,10 +240,7 @@ impl Etcd {
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Error::TimedOut {
-            what: format!("for etcd member {member} to stop"),
-            log: stopped.tail(),
-        })
+        Err(Error::TimedOut { what: format!("for etcd member {member} to stop"), log: stopped.tail() })
     }
 
     /// Starts a member again, on its ports and its data, and waits until it answers a linearizable read. A member
@@ -268,9 +278,7 @@ impl Etcd {
     /// Nothing is lost.
     pub async fn metrics(&self, member: usize) -> Result<String> {
         let asked = metrics::fetch(self.members[member].port());
-        asked.await.map_err(io_error(|| {
-            format!("read the metrics of etcd member {member}")
-        }))
+        asked.await.map_err(io_error(|| format!("read the metrics of etcd member {member}")))
     }
 
     /// One figure of [`metrics`](Self::metrics): the sum over the series of that name whose labels contain the text
@@ -285,11 +293,7 @@ impl Etcd {
     /// Nothing is lost.
     pub async fn metric(&self, member: usize, name: &str, label: &str) -> Result<f64> {
         let found = metrics::sum(&self.metrics(member).await?, name, label);
-        found.ok_or_else(|| Error::NoMetric {
-            member,
-            name: name.into(),
-            label: label.into(),
-        })
+        found.ok_or_else(|| Error::NoMetric { member, name: name.into(), label: label.into() })
     }
 
     /// The process of a member, if it has one.
@@ -305,24 +309,11 @@ impl Etcd {
     }
 
     fn running(&self) -> impl Iterator<Item = (usize, &Member)> {
-        self.members
-            .iter()
-            .enumerate()
-            .filter(|(_, member)| member.is_running())
+        self.members.iter().enumerate().filter(|(_, member)| member.is_running())
     }
 }
 
 async fn connect(endpoints: &[String]) -> Result<Client> {
-    let client = Client::connect(endpoints, Some(connect_options())).await;
-    client
-        .map_err(io::Error::other)
-        .map_err(io_error(|| format!("connect to {}", endpoints.join(", "))))
-}
-
-fn connect_options() -> ConnectOptions {
-    ConnectOptions::new()
-        .with_connect_timeout(Duration::from_secs(2))
-        .with_timeout(Duration::from_secs(5))
-        .with_keep_alive(Duration::from_secs(5), Duration::from_secs(2))
-        .with_require_leader(true)
+    let client = Client::connect(endpoints, Some(crate::connect_options())).await;
+    client.map_err(io::Error::other).map_err(io_error(|| format!("connect to {}", endpoints.join(", "))))
 }

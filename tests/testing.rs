@@ -30,20 +30,14 @@ async fn a_started_etcd_keeps_what_is_put() -> TestResult {
 async fn a_cluster_survives_a_crash_of_its_leader_and_takes_it_back() -> TestResult {
     let etcd = Etcd::cluster(3).await?;
     let first = etcd.leader().await?;
-    etcd.member_client(first)
-        .await?
-        .put("key", "before", None)
-        .await?;
+    etcd.member_client(first).await?.put("key", "before", None).await?;
 
     etcd.kill(first)?;
     assert_eq!(etcd.pid(first), None);
     assert!(matches!(etcd.kill(first), Err(Error::NotRunning { member }) if member == first));
     let second = etcd.leader().await?;
     assert_ne!(second, first);
-    etcd.member_client(second)
-        .await?
-        .put("key", "between", None)
-        .await?;
+    etcd.member_client(second).await?.put("key", "between", None).await?;
 
     etcd.restart(first).await?;
     let found = etcd.member_client(first).await?.get("key", None).await?;
@@ -75,18 +69,11 @@ async fn a_paused_member_answers_nothing_until_it_is_resumed() -> TestResult {
     client.put("key", "value", None).await?;
 
     etcd.pause(0)?;
-    let unanswered =
-        tokio::time::timeout(Duration::from_millis(300), client.get("key", None)).await;
-    assert!(
-        unanswered.is_err(),
-        "a frozen server answered: {unanswered:?}"
-    );
+    let unanswered = tokio::time::timeout(Duration::from_millis(300), client.get("key", None)).await;
+    assert!(unanswered.is_err(), "a frozen server answered: {unanswered:?}");
 
     etcd.resume(0)?;
-    until("the server answers again", async || {
-        client.get("key", None).await.is_ok()
-    })
-    .await;
+    until("the server answers again", async || client.get("key", None).await.is_ok()).await;
     Ok(())
 }
 
@@ -98,10 +85,7 @@ async fn another_member_leads_while_the_leader_is_paused() -> TestResult {
     assert_ne!(etcd.leader().await?, first);
     etcd.resume(first)?;
     let mut client = etcd.member_client(first).await?;
-    until("the old leader answers again", async || {
-        client.get("key", None).await.is_ok()
-    })
-    .await;
+    until("the old leader answers again", async || client.get("key", None).await.is_ok()).await;
     Ok(())
 }
 
@@ -113,10 +97,7 @@ async fn a_member_stops_in_good_order_even_when_paused() -> TestResult {
     etcd.pause(0)?;
     etcd.stop(0).await?;
     assert_eq!(etcd.pid(0), None);
-    assert!(matches!(
-        etcd.pause(0),
-        Err(Error::NotRunning { member: 0 })
-    ));
+    assert!(matches!(etcd.pause(0), Err(Error::NotRunning { member: 0 })));
     etcd.restart(0).await?;
     let found = etcd.client().await?.get("key", None).await?;
     assert_eq!(found.kvs()[0].value(), b"value");
@@ -138,10 +119,7 @@ async fn a_member_that_runs_is_replaced_by_a_restart() -> TestResult {
 async fn metrics_count_the_requests() -> TestResult {
     let etcd = Etcd::start().await?;
     let mut client = etcd.client().await?;
-    let puts = async || {
-        etcd.metric(0, "grpc_server_handled_total", r#"grpc_method="Put""#)
-            .await
-    };
+    let puts = async || etcd.metric(0, "grpc_server_handled_total", r#"grpc_method="Put""#).await;
     let before = puts().await?;
     for _ in 0..3 {
         client.put("key", "value", None).await?;
@@ -159,10 +137,7 @@ async fn metrics_count_the_requests() -> TestResult {
 #[tokio::test]
 async fn a_failed_start_quotes_the_log() -> TestResult {
     let failed = Etcd::start_with(&["--no-such-flag"]).await.unwrap_err();
-    assert!(
-        matches!(failed, Error::Exited { member: 0, .. }),
-        "{failed}"
-    );
+    assert!(matches!(failed, Error::Exited { member: 0, .. }), "{failed}");
     assert!(failed.to_string().contains("no-such-flag"), "{failed}");
     Ok(())
 }
@@ -170,13 +145,9 @@ async fn a_failed_start_quotes_the_log() -> TestResult {
 #[tokio::test]
 async fn further_flags_reach_etcd() -> TestResult {
     let etcd = Etcd::start_with(&["--max-txn-ops", "1"]).await?;
-    let two = etcd_client::Txn::new()
-        .and_then(["a", "b"].map(|key| etcd_client::TxnOp::put(key, "", None)));
+    let two = etcd_client::Txn::new().and_then(["a", "b"].map(|key| etcd_client::TxnOp::put(key, "", None)));
     let refused = etcd.client().await?.txn(two).await.unwrap_err();
-    assert!(
-        refused.to_string().contains("too many operations"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("too many operations"), "{refused}");
     Ok(())
 }
 
@@ -197,13 +168,7 @@ async fn a_start_that_loses_its_ports_is_tried_again() -> TestResult {
     std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755))?;
     let real = std::env::var_os("TENURE_ETCD").unwrap_or_default();
     let mut played = part("a_start_that_loses_its_ports_is_tried_again", base.path());
-    assert!(
-        played
-            .env("REAL_ETCD", real)
-            .env("TENURE_ETCD", fake)
-            .status()?
-            .success()
-    );
+    assert!(played.env("REAL_ETCD", real).env("TENURE_ETCD", fake).status()?.success());
     Ok(())
 }
 
@@ -212,17 +177,9 @@ async fn a_start_that_loses_its_ports_is_tried_again() -> TestResult {
 async fn a_start_whose_port_stays_taken_gives_up() -> TestResult {
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let url = format!("http://{}", taken.local_addr()?);
-    let failed = Etcd::start_with(&["--listen-client-urls", &url])
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(failed, Error::Exited { member: 0, .. }),
-        "{failed}"
-    );
-    assert!(
-        failed.to_string().contains("address already in use"),
-        "{failed}"
-    );
+    let failed = Etcd::start_with(&["--listen-client-urls", &url]).await.unwrap_err();
+    assert!(matches!(failed, Error::Exited { member: 0, .. }), "{failed}");
+    assert!(failed.to_string().contains("address already in use"), "{failed}");
     Ok(())
 }
 
@@ -294,18 +251,13 @@ fn no_member_outlives_a_killed_process() -> TestResult {
         return runtime().block_on(async {
             let etcd = Etcd::cluster(3).await?;
             etcd.pause(0)?;
-            let pids: Vec<_> = (0..3)
-                .filter_map(|member| etcd.pid(member))
-                .map(|pid| pid.to_string())
-                .collect();
+            let pids: Vec<_> = (0..3).filter_map(|member| etcd.pid(member)).map(|pid| pid.to_string()).collect();
             std::fs::write(base.join("written"), pids.join(" "))?;
             std::fs::rename(base.join("written"), base.join("pids"))?;
             std::future::pending().await
         });
     }
-    let able = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "true"])
-        .status();
+    let able = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).status();
     if !able.is_ok_and(|status| status.success()) {
         return Ok(()); // No util-linux: not promised.
     }
@@ -316,11 +268,7 @@ fn no_member_outlives_a_killed_process() -> TestResult {
         if let Ok(pids) = std::fs::read_to_string(base.path().join("pids")) {
             break pids;
         }
-        assert_eq!(
-            victim.try_wait()?,
-            None,
-            "it ended before it could be killed"
-        );
+        assert_eq!(victim.try_wait()?, None, "it ended before it could be killed");
         assert!(begun.elapsed() < LIMIT, "it did not start its members");
         thread::sleep(Duration::from_millis(10));
     };
@@ -331,10 +279,7 @@ fn no_member_outlives_a_killed_process() -> TestResult {
     for pid in pids {
         let begun = Instant::now();
         while is_alive(pid) {
-            assert!(
-                begun.elapsed() < LIMIT,
-                "etcd {pid} outlives the process that started it"
-            );
+            assert!(begun.elapsed() < LIMIT, "etcd {pid} outlives the process that started it");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -360,13 +305,8 @@ struct Remains {
 
 impl Remains {
     fn of(etcd: &Etcd) -> Self {
-        let pids = (0..etcd.endpoints().len())
-            .filter_map(|member| etcd.pid(member))
-            .collect();
-        Self {
-            pids,
-            dir: etcd.dir().to_path_buf(),
-        }
+        let pids = (0..etcd.endpoints().len()).filter_map(|member| etcd.pid(member)).collect();
+        Self { pids, dir: etcd.dir().to_path_buf() }
     }
 
     fn assert_gone(&self) {
@@ -382,18 +322,12 @@ fn is_alive(pid: u32) -> bool {
     if let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         return !stat.contains(") Z ");
     }
-    let asked = Command::new("kill")
-        .args(["-0", &pid.to_string()])
-        .stderr(Stdio::null())
-        .status();
+    let asked = Command::new("kill").args(["-0", &pid.to_string()]).stderr(Stdio::null()).status();
     asked.expect("there is a `kill`").success()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Waits for a condition.
@@ -408,11 +342,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// A test of this file in another process, whose etcds keep their data in `base`.
 fn part(test: &str, base: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this is a program"));
-    command
-        .args([test, "--exact"])
-        .env("TENURE_TEST_PART", base)
-        .env("TENURE_ETCD_DIR", base)
-        .stdout(Stdio::null());
+    command.args([test, "--exact"]).env("TENURE_TEST_PART", base).env("TENURE_ETCD_DIR", base).stdout(Stdio::null());
     command
 }
 

@@ -57,11 +57,17 @@ pub(crate) enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// The key stands, created by this request or by an earlier one of the same place.
-    Entered { created: Revision, listing: Listing },
+    Entered {
+        created: Revision,
+        listing: Listing,
+    },
     /// The try found younger keys, and put nothing.
     Occupied(Listing),
     Probed(Listing),
-    Looked { own: Option<Revision>, listing: Listing },
+    Looked {
+        own: Option<Revision>,
+        listing: Listing,
+    },
     /// The key does not exist any more.
     Left,
     /// The fence moved after the request was made; nothing was put.
@@ -71,13 +77,24 @@ pub(crate) enum Input {
     /// The outcome of the last request is unknown.
     Unknown,
     /// Deletions of `key` after `from` will be reported.
-    Covered { key: Key, from: Revision },
+    Covered {
+        key: Key,
+        from: Revision,
+    },
     /// `key` was deleted at `at`.
-    Deleted { key: Key, at: Revision },
+    Deleted {
+        key: Key,
+        at: Revision,
+    },
     /// The watches broke: deletions may have been missed.
     Broken,
     /// A guard that held under `lease` is handed over in memory; its deletion will follow.
-    Handed { key: Key, created: Revision, lease: i64, exclusive: bool },
+    Handed {
+        key: Key,
+        created: Revision,
+        lease: i64,
+        exclusive: bool,
+    },
     /// The lease of the key is lost.
     LeaseLost,
 }
@@ -132,11 +149,20 @@ enum State {
     /// Without a key.
     Outside,
     Entering,
-    Probing { left: u8, reach: Reach },
-    Trying { left: u8, known: Revision },
+    Probing {
+        left: u8,
+        reach: Reach,
+    },
+    Trying {
+        left: u8,
+        known: Revision,
+    },
     Waiting(Standing),
     Holding(Standing),
-    Leaving { then: Then, way: Way },
+    Leaving {
+        then: Then,
+        way: Way,
+    },
     Gone(End),
 }
 
@@ -210,9 +236,20 @@ impl Place {
         }
     }
 
-    /// Whether it is in the queue.
-    pub(crate) fn is_queued(&self) -> bool {
-        matches!(self.state, State::Waiting(_) | State::Holding(_))
+    /// The revision that created its key, while it is in the queue.
+    pub(crate) fn created(&self) -> Option<Revision> {
+        match &self.state {
+            State::Waiting(standing) | State::Holding(standing) => Some(standing.created),
+            _ => None,
+        }
+    }
+
+    /// How it ended, though its key may still have to go.
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.state {
+            State::Leaving { then: Then::Stop(end), .. } | State::Gone(end) => Some(end),
+            _ => None,
+        }
     }
 
     /// The keys whose deletion it has to hear of.

@@ -16,11 +16,7 @@ use std::thread;
 pub(super) fn spawn(binary: &Path, args: &[OsString], log: &Path) -> io::Result<Child> {
     let log = File::options().create(true).append(true).open(log)?;
     let mut command = command(binary);
-    command
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
+    command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     spawn_for_life(command)
 }
 
@@ -44,13 +40,7 @@ fn command(binary: &Path) -> Command {
     let mut command = if *SETPRIV {
         // The signal is asked for after the fork. The shell, which is replaced by etcd, looks whether we are still there.
         let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "KILL",
-            "sh",
-            "-c",
-            r#"[ "$PPID" = "$0" ] && exec "$@""#,
-        ]);
+        command.args(["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$0" ] && exec "$@""#]);
         command.arg(std::process::id().to_string()).arg(binary);
         command
     } else {
@@ -75,16 +65,12 @@ fn spawn_for_life(command: Command) -> io::Result<Child> {
         let (orders, inbox) = mpsc::channel::<Order>();
         thread::spawn(move || {
             for (mut command, reply) in inbox {
-                reply
-                    .send(command.spawn())
-                    .expect("who asks for a child waits for it");
+                reply.send(command.spawn()).expect("who asks for a child waits for it");
             }
         });
         orders
     });
     let (reply, child) = mpsc::channel();
-    SPAWNER
-        .send((command, reply))
-        .expect("the thread ends with the process");
+    SPAWNER.send((command, reply)).expect("the thread ends with the process");
     child.recv().expect("the thread answers every order")
 }

@@ -10,9 +10,7 @@ use super::LIMIT;
 #[non_exhaustive]
 pub enum Error {
     /// There is no etcd to run.
-    #[error(
-        "no etcd found: {looked}; install `etcd-server` (apt) or `etcd` (brew), or set TENURE_ETCD to its path"
-    )]
+    #[error("no etcd found: {looked}; install `etcd-server` (apt) or `etcd` (brew), or set TENURE_ETCD to its path")]
     NotInstalled {
         /// Where it was looked for.
         looked: String,
@@ -66,8 +64,5 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// For `map_err`: names what failed.
 pub(super) fn io_error(what: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> Error {
-    |source| Error::Io {
-        what: what(),
-        source,
-    }
+    |source| Error::Io { what: what(), source }
 }

@@ -12,24 +12,12 @@ use super::{Error, Result};
 pub(super) fn find(named: Option<&OsStr>, search_path: Option<&OsStr>) -> Result<PathBuf> {
     if let Some(named) = named.filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
-        let looked = || {
-            format!(
-                "TENURE_ETCD is {}, which is no executable file",
-                named.display()
-            )
-        };
-        return if is_executable(&named) {
-            Ok(named)
-        } else {
-            Err(Error::NotInstalled { looked: looked() })
-        };
+        let looked = || format!("TENURE_ETCD is {}, which is no executable file", named.display());
+        return if is_executable(&named) { Ok(named) } else { Err(Error::NotInstalled { looked: looked() }) };
     }
-    let mut candidates =
-        env::split_paths(search_path.unwrap_or_default()).map(|dir| dir.join("etcd"));
+    let mut candidates = env::split_paths(search_path.unwrap_or_default()).map(|dir| dir.join("etcd"));
     let found = candidates.find(|path| is_executable(path));
-    found.ok_or_else(|| Error::NotInstalled {
-        looked: "TENURE_ETCD is not set, and there is none on PATH".into(),
-    })
+    found.ok_or_else(|| Error::NotInstalled { looked: "TENURE_ETCD is not set, and there is none on PATH".into() })
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -44,9 +32,7 @@ mod tests {
     #[test]
     fn a_missing_etcd_is_an_error_that_says_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let message = find(None, Some(empty.path().as_os_str()))
-            .unwrap_err()
-            .to_string();
+        let message = find(None, Some(empty.path().as_os_str())).unwrap_err().to_string();
         for word in ["etcd-server", "apt", "brew", "TENURE_ETCD"] {
             assert!(message.contains(word), "{word} is missing from: {message}");
         }
@@ -59,20 +45,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let etcd = dir.path().join("etcd");
         fs::write(&etcd, "").unwrap();
-        assert!(
-            find(None, Some(dir.path().as_os_str())).is_err(),
-            "not executable"
-        );
+        assert!(find(None, Some(dir.path().as_os_str())).is_err(), "not executable");
         fs::set_permissions(&etcd, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find(None, Some(dir.path().as_os_str())).unwrap(), etcd);
         assert_eq!(find(Some(etcd.as_os_str()), None).unwrap(), etcd);
 
-        let message = find(
-            Some(OsStr::new("/nowhere/etcd")),
-            Some(dir.path().as_os_str()),
-        )
-        .unwrap_err()
-        .to_string();
+        let message = find(Some(OsStr::new("/nowhere/etcd")), Some(dir.path().as_os_str())).unwrap_err().to_string();
         assert!(message.contains("/nowhere/etcd"), "{message}");
     }
 }

@@ -38,9 +38,7 @@ impl Plan<'_> {
         let (client, peer) = self.ports[index];
         let url = |port| format!("http://127.0.0.1:{port}");
         let peers = self.ports.iter().enumerate();
-        let peers: Vec<_> = peers
-            .map(|(index, &(_, peer))| format!("{}={}", self.name(index), url(peer)))
-            .collect();
+        let peers: Vec<_> = peers.map(|(index, &(_, peer))| format!("{}={}", self.name(index), url(peer))).collect();
         let flags = [
             ("--name", self.name(index)),
             ("--listen-client-urls", url(client)),
@@ -54,14 +52,8 @@ impl Plan<'_> {
             ("--logger", "zap".into()),
             ("--log-level", "warn".into()),
         ];
-        let mut args: Vec<OsString> = flags
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.into(), value.into()])
-            .collect();
-        args.extend([
-            "--data-dir".into(),
-            self.dir.join(format!("{index}.etcd")).into(),
-        ]);
+        let mut args: Vec<OsString> = flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]).collect();
+        args.extend(["--data-dir".into(), self.dir.join(format!("{index}.etcd")).into()]);
         args.extend(self.flags.iter().map(Into::into));
         args
     }
@@ -76,11 +68,7 @@ impl Etcd {
             let etcd = Self::prepare(&binary, members, flags)?;
             match etcd.bring_up().await {
                 // Between our choice of a port and etcd's use of it, someone else may take it.
-                Err(Error::Exited { log, .. })
-                    if log.contains("address already in use") && tries < TRIES =>
-                {
-                    tries += 1
-                }
+                Err(Error::Exited { log, .. }) if log.contains("address already in use") && tries < TRIES => tries += 1,
                 outcome => return outcome.map(|()| etcd),
             }
         }
@@ -89,30 +77,14 @@ impl Etcd {
     /// A cluster on paper, and its directory.
     fn prepare(binary: &Path, members: usize, flags: &[&str]) -> Result<Self> {
         let base = env::var_os("TENURE_ETCD_DIR").map_or_else(env::temp_dir, Into::into);
-        let dir = tempfile::Builder::new()
-            .prefix("tenure-etcd-")
-            .tempdir_in(&base);
-        let dir = dir.map_err(io_error(|| {
-            format!("make a directory in {}", base.display())
-        }))?;
+        let dir = tempfile::Builder::new().prefix("tenure-etcd-").tempdir_in(&base);
+        let dir = dir.map_err(io_error(|| format!("make a directory in {}", base.display())))?;
         // Unique among all that run at the time, so that no other etcd can be taken for ours.
-        let cluster = dir
-            .path()
-            .file_name()
-            .map_or_else(Default::default, OsStr::to_string_lossy)
-            .into_owned();
+        let cluster = dir.path().file_name().map_or_else(Default::default, OsStr::to_string_lossy).into_owned();
         let ports = free_ports(2 * members).map_err(io_error(|| "find free ports".into()))?;
         let ports: Vec<_> = ports.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let plan = Plan {
-            binary,
-            dir: dir.path(),
-            cluster: &cluster,
-            ports: &ports,
-            flags,
-        };
-        let members = (0..members)
-            .map(|index| Member::new(index, &plan))
-            .collect();
+        let plan = Plan { binary, dir: dir.path(), cluster: &cluster, ports: &ports, flags };
+        let members = (0..members).map(|index| Member::new(index, &plan)).collect();
         Ok(Self { members, dir })
     }
 
@@ -133,11 +105,7 @@ impl Etcd {
         let begun = Instant::now();
         while begun.elapsed() < LIMIT {
             let quorum = 2 * self.running().count() > self.members.len();
-            let ready = if quorum {
-                member.answers(&mut client).await
-            } else {
-                member.listens().await
-            };
+            let ready = if quorum { member.answers(&mut client).await } else { member.listens().await };
             for member in fallible {
                 member.check()?;
             }
@@ -146,10 +114,7 @@ impl Etcd {
             }
             tokio::time::sleep(POLL).await;
         }
-        Err(Error::TimedOut {
-            what: format!("for etcd member {index} to answer"),
-            log: member.tail(),
-        })
+        Err(Error::TimedOut { what: format!("for etcd member {index} to answer"), log: member.tail() })
     }
 }
 
@@ -158,19 +123,12 @@ fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     // Processes that start one after the other, as parallel tests do, begin well apart.
-    static NEXT: LazyLock<AtomicU32> =
-        LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(64)));
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(64)));
     let candidates = (0..COUNT).map(|_| {
         let next = NEXT.fetch_add(1, Ordering::Relaxed) % u32::from(COUNT);
         FIRST + u16::try_from(next).expect("the remainder is less than a u16")
     });
-    let ports: Vec<_> = candidates
-        .filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        .take(count)
-        .collect();
-    if ports.len() == count {
-        Ok(ports)
-    } else {
-        Err(io::ErrorKind::AddrNotAvailable.into())
-    }
+    let ports: Vec<_> =
+        candidates.filter(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).take(count).collect();
+    if ports.len() == count { Ok(ports) } else { Err(io::ErrorKind::AddrNotAvailable.into()) }
 }

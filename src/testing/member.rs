@@ -88,15 +88,9 @@ impl Member {
     /// Starts the process, which must have ended before.
     pub(super) fn spawn(&self) -> Result<()> {
         let mut process = self.process();
-        assert!(
-            matches!(*process, Process::Ended),
-            "etcd member {} runs already",
-            self.index
-        );
+        assert!(matches!(*process, Process::Ended), "etcd member {} runs already", self.index);
         let spawned = child::spawn(&self.binary, &self.args, &self.log);
-        *process = Process::Running(
-            spawned.map_err(io_error(|| format!("run {}", self.binary.display())))?,
-        );
+        *process = Process::Running(spawned.map_err(io_error(|| format!("run {}", self.binary.display())))?);
         Ok(())
     }
 
@@ -107,8 +101,7 @@ impl Member {
         let sent = match signal {
             Signal::Pause => process::kill_process(pid, process::Signal::STOP).and_then(|()| {
                 // It stops a little after the signal was sent; nothing is to be answered in between.
-                let stopped =
-                    WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 retry_on_intr(|| process::waitid(WaitId::Pid(pid), stopped)).map(drop)
             }),
             Signal::Resume => process::kill_process(pid, process::Signal::CONT),
@@ -120,8 +113,7 @@ impl Member {
             Signal::Pause => Process::Paused(child),
             Signal::Resume | Signal::Stop => Process::Running(child),
         };
-        sent.map_err(io::Error::from)
-            .map_err(io_error(|| format!("signal etcd member {}", self.index)))
+        sent.map_err(io::Error::from).map_err(io_error(|| format!("signal etcd member {}", self.index)))
     }
 
     pub(super) fn kill(&self) -> Result<()> {
@@ -144,37 +136,25 @@ impl Member {
         let mut process = self.process();
         let paused = matches!(*process, Process::Paused(_));
         let child = self.alive(&mut process)?;
-        *process = if paused {
-            Process::Paused(child)
-        } else {
-            Process::Running(child)
-        };
+        *process = if paused { Process::Paused(child) } else { Process::Running(child) };
         Ok(())
     }
 
     /// Takes the child if it lives, leaving `Ended`.
     fn alive(&self, process: &mut Process) -> Result<Child> {
-        let (Process::Running(mut child) | Process::Paused(mut child)) =
-            std::mem::replace(process, Process::Ended)
+        let (Process::Running(mut child) | Process::Paused(mut child)) = std::mem::replace(process, Process::Ended)
         else {
             return Err(Error::NotRunning { member: self.index });
         };
         match child.try_wait() {
             Ok(None) => Ok(child),
             Ok(Some(status)) => Err(self.exited(status)),
-            Err(source) => Err(Error::Io {
-                what: format!("wait for etcd member {}", self.index),
-                source,
-            }),
+            Err(source) => Err(Error::Io { what: format!("wait for etcd member {}", self.index), source }),
         }
     }
 
     fn exited(&self, status: ExitStatus) -> Error {
-        Error::Exited {
-            member: self.index,
-            status,
-            log: self.tail(),
-        }
+        Error::Exited { member: self.index, status, log: self.tail() }
     }
 
     /// Whether it answers a linearizable read, and is itself rather than another etcd that was faster to take the port.
@@ -182,20 +162,13 @@ impl Member {
         let asked = async {
             client.get("health", None).await?;
             let list = client.member_list().await?;
-            Ok::<_, etcd_client::Error>(
-                list.members()
-                    .iter()
-                    .any(|member| member.name() == self.name),
-            )
+            Ok::<_, etcd_client::Error>(list.members().iter().any(|member| member.name() == self.name))
         };
         matches!(timeout(ASK, asked).await, Ok(Ok(true)))
     }
 
     pub(super) async fn listens(&self) -> bool {
-        matches!(
-            timeout(ASK, TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))).await,
-            Ok(Ok(_))
-        )
+        matches!(timeout(ASK, TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))).await, Ok(Ok(_)))
     }
 
     /// The raft term in which it says that it leads, if it does.
@@ -220,13 +193,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let process = self
-            .process
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Process::Running(child) | Process::Paused(child) =
-            std::mem::replace(process, Process::Ended)
-        {
+        let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Process::Running(child) | Process::Paused(child) = std::mem::replace(process, Process::Ended) {
             // Nobody is left to hear of a failure.
             let _ = child::end(child);
         }

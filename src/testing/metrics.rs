@@ -21,9 +21,7 @@ pub(super) async fn fetch(port: u16) -> io::Result<String> {
         stream.read_to_string(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
-    let answer = timeout(LIMIT, asked)
-        .await
-        .unwrap_or_else(|late| Err(late.into()))?;
+    let answer = timeout(LIMIT, asked).await.unwrap_or_else(|late| Err(late.into()))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.lines().next().unwrap_or_default();
     if status.split(' ').nth(1) == Some("200") {
@@ -35,18 +33,11 @@ pub(super) async fn fetch(port: u16) -> io::Result<String> {
 
 /// The sum over the series called `name` whose labels contain `label`, or `None` if there is none.
 pub(super) fn sum(metrics: &str, name: &str, label: &str) -> Option<f64> {
-    let values = metrics
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (found, labels) = series.split_once('{').unwrap_or((series, ""));
-            if found == name && labels.contains(label) {
-                value.parse::<f64>().ok()
-            } else {
-                None
-            }
-        });
+    let values = metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (found, labels) = series.split_once('{').unwrap_or((series, ""));
+        if found == name && labels.contains(label) { value.parse::<f64>().ok() } else { None }
+    });
     values.reduce(|sum, value| sum + value)
 }
 
@@ -65,14 +56,8 @@ handled_total 7
     #[test]
     fn a_metric_is_the_sum_over_the_series_that_fit() {
         assert_eq!(sum(METRICS, "handled", r#"method="Txn""#), Some(4.0));
-        assert_eq!(
-            sum(METRICS, "handled", r#"code="OK",method="Txn""#),
-            Some(3.0)
-        );
-        assert_eq!(
-            sum(METRICS, "handled", r#"method="Put it""#),
-            Some(1_200_000.0)
-        );
+        assert_eq!(sum(METRICS, "handled", r#"code="OK",method="Txn""#), Some(3.0));
+        assert_eq!(sum(METRICS, "handled", r#"method="Put it""#), Some(1_200_000.0));
         assert_eq!(sum(METRICS, "handled_total", ""), Some(7.0));
         assert_eq!(sum(METRICS, "handled", r#"method="Tx""#), None);
         assert_eq!(sum(METRICS, "hand", ""), None);

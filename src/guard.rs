@@ -1,0 +1,378 @@
+//! The one proof of a hold, whatever granted it.
+
+use std::fmt;
+use std::future::Future;
+use std::num::ParseIntError;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use crate::clock::Deadline;
+use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use crate::name::Key;
+use crate::queue::Seat;
+use crate::queue::driver::{Attempt, Departure};
+use crate::queue::wire::Value;
+use crate::session::Session;
+use crate::session::lease::Lease;
+
+/// Proof of a hold: of a lock, or, inside a [`Leadership`](crate::Leadership), of an office.
+///
+/// A hold ends when its guard is unlocked or dropped, and before that when it is lost: at the lease's
+/// [deadline](Self::deadline), when the lease is revoked, or when the key is deleted. No hold outlives its deadline,
+/// although etcd may not have been reached: [`is_valid`](Self::is_valid) is false from then on, and
+/// [`lost`](Self::lost) and [`run`](Self::run) fire.
+///
+/// What a guard cannot promise is that its *process* is awake: one that was paused may go on for a moment before it
+/// notices. What must never be done by two goes through [`txn`](Self::txn), or carries the [`token`](Self::token).
+///
+/// Dropping a guard releases it in the background; [`unlock`](Self::unlock) waits until etcd has confirmed. If the
+/// runtime shuts down first, the hold ends with the lease.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let etcd = tenure::testing::Etcd::start().await?;
+/// # let session = tenure::Session::open(etcd.client().await?).await?;
+/// use tenure::etcd_client::{Txn, TxnOp};
+///
+/// let guard = session.mutex("accounts/7").lock().await?;
+/// // Dropped as soon as the hold is lost.
+/// let balance = guard.run(async { 42 }).await?;
+/// // Applied only while the hold stands.
+/// guard.txn(Txn::new().and_then([TxnOp::put("accounts/7/balance", balance.to_string(), None)])).await?;
+/// guard.unlock().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a guard that is dropped at once releases the hold at once"]
+pub struct Guard {
+    hold: Arc<Hold>,
+    session: Session,
+    left: bool,
+}
+
+/// What outlives the guard in those who ask after it.
+struct Hold {
+    seat: Arc<Seat>,
+    lease: Arc<Lease>,
+    token: FencingToken,
+    key: Box<str>,
+    /// Writes in this hold's name that may still be on their way: conditions given out, and transactions whose
+    /// outcome is unknown. With any of them the hold is not handed over before its key is gone.
+    travelling: AtomicUsize,
+}
+
+impl Guard {
+    /// The guard of a place that holds.
+    pub(crate) fn of(attempt: Attempt) -> Option<Self> {
+        let seat = attempt.seat().clone();
+        let (lease, created) = seat.take_hold()?;
+        let key = String::from_utf8_lossy(&seat.key()).into();
+        let session = attempt.finish();
+        let token = FencingToken(created);
+        let hold = Hold { seat, lease, token, key, travelling: AtomicUsize::new(0) };
+        Some(Self { hold: Arc::new(hold), session, left: false })
+    }
+
+    /// The fencing token: larger than that of every earlier holder of the name.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.hold.token
+    }
+
+    /// The key whose existence is the hold.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.hold.key
+    }
+
+    /// The name that is held, without the session's namespace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.hold.seat.name().as_str()
+    }
+
+    /// Whether the hold stands, as far as is known here: false once it is lost, and once the deadline has passed.
+    /// Asks no one.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.hold.seat.holds()
+    }
+
+    /// Until when the hold cannot have expired; passed once it is lost.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        if self.is_valid() { self.hold.lease.deadline() } else { Deadline(self.hold.lease.sent()) }
+    }
+
+    /// Completes when the hold has ended, with the reason: [`Loss::Released`] after an unlock.
+    pub fn lost(&self) -> Lost {
+        Lost { hold: self.hold.clone(), waiting: None }
+    }
+
+    /// Runs `future` while the hold stands, and drops it as soon as it does not.
+    ///
+    /// # Errors
+    ///
+    /// The [`Loss`], if the hold ended first. What `future` had done by then is done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this drops `future`; the hold goes on.
+    pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Loss> {
+        let running = self.session.core().runs.token();
+        let output = {
+            let Hold { seat, lease, .. } = &*self.hold;
+            tokio::select! {
+                biased;
+                () = seat.ended(lease) => None,
+                output = future => Some(output),
+            }
+        };
+        drop(running);
+        match output {
+            Some(output) => Ok(output),
+            None => Err(self.lost().await),
+        }
+    }
+
+    /// Asks etcd whether the hold stands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if it does not, [`Error::Unknown`] or [`Error::Etcd`] if etcd did not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn verify(&self) -> Result<()> {
+        // A transaction of compares alone may be answered by a member that lags; a range in it may not.
+        let own = GetOptions::new().with_keys_only();
+        self.commit(Txn::new().and_then([TxnOp::get(self.key(), Some(own))])).await.map(|_| ())
+    }
+
+    /// Commits `txn`, a transaction of at most 127 operations and 127 conditions, only if the hold stands in that
+    /// very moment in etcd. Where it does, the reply is that of `txn`, whose own conditions decide on its branch.
+    ///
+    /// It is sent once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the hold does not stand: nothing was applied. [`Error::Unknown`] if etcd did not answer in
+    /// time: it may have been applied. [`Error::Etcd`] if etcd refused.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped after its first poll, the transaction may or may not be applied.
+    pub async fn txn(&self, txn: Txn) -> Result<TxnResponse> {
+        let travelling = &self.hold.travelling;
+        travelling.fetch_add(1, Ordering::AcqRel);
+        let reply = self.commit(txn).await;
+        if !matches!(reply, Err(Error::Unknown)) {
+            travelling.fetch_sub(1, Ordering::AcqRel);
+        }
+        reply
+    }
+
+    /// The condition under which the hold stands, for a transaction of one's own.
+    ///
+    /// Once it was given out, the hold is not handed to a neighbour on this session before etcd has confirmed its
+    /// release, since a late transaction could still find its key.
+    #[must_use]
+    pub fn compare(&self) -> Compare {
+        self.hold.travelling.fetch_add(1, Ordering::AcqRel);
+        self.condition()
+    }
+
+    /// Gives the hold back, and waits until etcd has confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the hold had ended before, or its lease ended before etcd could be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// The hold is given back in the background, whether or not the future is awaited to its end.
+    pub async fn unlock(mut self) -> Result<()> {
+        if !self.is_valid() {
+            return Err(self.lost().await.into());
+        }
+        let (mut attempt, hold) = (self.leave(), self.hold.clone());
+        // The attempt sees to the rest.
+        drop(self);
+        match attempt.leave().await {
+            Departure::Confirmed => Ok(()),
+            Departure::NoKey => Err(hold.seat.reason(&hold.lease).await.into()),
+            Departure::Open | Departure::Unheard => Err(hold.lease.loss().unwrap_or(Loss::Expired).into()),
+        }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.hold.lease
+    }
+
+    /// The condition, for transactions whose outcome is heard.
+    pub(crate) fn condition(&self) -> Compare {
+        Compare::create_revision(self.key(), CompareOp::Equal, self.token().0)
+    }
+
+    /// Ends the hold. What is left to do is the attempt's, or, once that is dropped, the janitor's.
+    fn leave(&mut self) -> Attempt {
+        self.left = true;
+        self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
+        Attempt::patient(&self.session, self.hold.seat.clone())
+    }
+
+    /// Wraps `txn` in the condition and takes its reply out again.
+    async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
+        let fenced = Txn::new().when([self.condition()]).and_then([TxnOp::txn(txn)]);
+        let core = self.session.core();
+        let mut kv = core.kv.clone();
+        let reply = match core.call(kv.txn(fenced)).await {
+            Ok(reply) => reply,
+            Err(Some(error)) if verdict(&error) != Verdict::Unknown => return Err(error.into()),
+            Err(_) => return Err(Error::Unknown),
+        };
+        if !reply.succeeded() {
+            return Err(self.hold.seat.reason(&self.hold.lease).await.into());
+        }
+        match reply.op_responses().pop() {
+            Some(TxnOpResponse::Txn(reply)) => Ok(reply),
+            _ => unreachable!("a transaction of one transaction is answered by one"),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.left {
+            drop(self.leave());
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("key", &self.key())
+            .field("token", &self.token())
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Completes with the reason when a hold has ended. See [`Guard::lost`].
+#[must_use = "a future does nothing unless it is polled"]
+pub struct Lost {
+    hold: Arc<Hold>,
+    waiting: Option<Pin<Box<dyn Future<Output = Loss> + Send + Sync>>>,
+}
+
+impl Future for Lost {
+    type Output = Loss;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Loss> {
+        // The clock is looked at in every poll, since timers stand still while the machine sleeps.
+        if let Some(loss) = self.hold.seat.loss() {
+            return Poll::Ready(loss);
+        }
+        let Self { hold, waiting } = &mut *self;
+        let waiting = waiting.get_or_insert_with(|| {
+            let hold = hold.clone();
+            Box::pin(async move { hold.seat.lost(&hold.lease).await })
+        });
+        waiting.as_mut().poll(context)
+    }
+}
+
+impl Clone for Lost {
+    fn clone(&self) -> Self {
+        Self { hold: self.hold.clone(), waiting: None }
+    }
+}
+
+impl fmt::Debug for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lost").field("key", &self.hold.key).finish_non_exhaustive()
+    }
+}
+
+/// A number that is strictly larger for every later holder of a name: the create revision of the holder's key.
+///
+/// A store that remembers the largest token it has seen, and refuses smaller ones, is safe from a holder that
+/// wakes up late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencingToken(pub(crate) i64);
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for FencingToken {
+    type Err = ParseIntError;
+
+    fn from_str(token: &str) -> Result<Self, ParseIntError> {
+        token.parse().map(Self)
+    }
+}
+
+impl From<FencingToken> for i64 {
+    fn from(token: FencingToken) -> Self {
+        token.0
+    }
+}
+
+/// One who stands in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiter {
+    pub(crate) identity: Box<str>,
+    pub(crate) key: Box<str>,
+    pub(crate) token: FencingToken,
+    pub(crate) lease: i64,
+}
+
+impl Waiter {
+    /// A key of the queue `name`, as etcd stores it.
+    pub(crate) fn of(key: &Key, created: i64, lease: i64, value: &[u8]) -> Self {
+        let key = String::from_utf8_lossy(key);
+        let tail = key.rsplit('/').next().unwrap_or_default();
+        let identity = Value::parse(value).map_or_else(|| tail.into(), |value| value.identity.into());
+        Self { identity, token: FencingToken(created), lease, key: key.into() }
+    }
+
+    /// What its session calls itself; for another client's key, which does not say, the last part of the key.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Its key. Another client's that is not UTF-8 is shown with replacement characters.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its fencing token, once it holds.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Its lease, 0 if it has none.
+    #[must_use]
+    pub fn lease(&self) -> i64 {
+        self.lease
+    }
+}

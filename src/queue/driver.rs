@@ -1,0 +1,338 @@
+//! Sends a place's requests, one at a time, and sees it to its end.
+//!
+//! 1. A request is never dropped while it may create a key: a driver that is dropped hands it on.
+//! 2. Whatever happens to a future, its place is seen to its end: here, or by the janitor.
+//! 3. Every request is idempotent, so not knowing its outcome means asking again.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::place::{Action, Input, Place};
+use super::wire::{Reply, SeenFence};
+use super::{Attention, Seat};
+use crate::error::{Error, Loss, Result, Verdict, code, verdict};
+use crate::etcd_client;
+use crate::name::Key;
+use crate::retry::{self, Delays};
+use crate::session::Session;
+use crate::session::janitor::Departing;
+use crate::session::lease::Lease;
+
+/// Sends a seat's requests, one at a time.
+pub(crate) struct Driver {
+    seat: Arc<Seat>,
+    /// The request that is on its way. The mutex is there for `Sync` alone.
+    call: Mutex<Option<Call>>,
+    pause: Option<Pin<Box<Sleep>>>,
+    delays: Delays,
+    /// For how long requests may go unanswered before that is an error.
+    patience: Duration,
+    failing: Option<Instant>,
+    /// Since when etcd refuses to let the key go.
+    refused: Option<Instant>,
+    departure: Departure,
+}
+
+/// A request on its way.
+struct Call {
+    action: Action,
+    lease: Arc<Lease>,
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+/// What became of a request: `Err(None)` if the time limit passed.
+pub(super) type Answer = Result<Reply, Option<etcd_client::Error>>;
+
+/// What is known of the deletion of the own key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// etcd has not answered.
+    Open,
+    /// As `Open`, and a request may have deleted the key unheard.
+    Unheard,
+    Confirmed,
+    /// etcd answered that there was no key to delete.
+    NoKey,
+}
+
+impl Driver {
+    pub(crate) fn new(seat: Arc<Seat>, patience: Duration) -> Self {
+        Self {
+            seat,
+            call: Mutex::new(None),
+            pause: None,
+            delays: retry::delays(),
+            patience,
+            failing: None,
+            refused: None,
+            departure: Departure::Open,
+        }
+    }
+
+    /// Goes on until `done` is true of the place or it has ended. May be dropped at any time, and called again.
+    async fn drive(&mut self, done: impl Fn(&Place) -> bool) -> Result<()> {
+        loop {
+            if let Some(call) = self.call() {
+                let answer = call.answer.as_mut().await;
+                let call = self.call().take().expect("it was just awaited");
+                self.account(call.action, &call.lease, answer).await?;
+            }
+            if let Some(pause) = &mut self.pause {
+                pause.await;
+                self.pause = None;
+            }
+            let seat = self.seat.clone();
+            let mut changed = pin!(seat.changed.notified());
+            changed.as_mut().enable();
+            let (action, lease) = {
+                let mut inner = seat.lock();
+                inner.check_lease();
+                if let Some(error) = inner.failed.take() {
+                    return Err(error);
+                }
+                if done(&inner.place) {
+                    return Ok(());
+                }
+                (inner.place.next(), inner.lease.clone())
+            };
+            match (action, lease) {
+                (Action::Stop(_), _) => return Ok(()),
+                (Action::Seat, _) => {
+                    let lease = tokio::time::timeout(self.patience, seat.core.lease()).await;
+                    seat.take_place(lease.map_err(|_| no_lease())??);
+                }
+                (Action::Wait, Some(lease)) => tokio::select! { () = changed => {}, () = lease.over() => {} },
+                (action, Some(lease)) => {
+                    let answer = seat.send(action, &lease);
+                    *self.call() = Some(Call { action, lease, answer });
+                }
+                (action, None) => unreachable!("{action:?} without a lease"),
+            }
+        }
+    }
+
+    fn call(&mut self) -> &mut Option<Call> {
+        self.call.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn account(&mut self, action: Action, lease: &Arc<Lease>, answer: Answer) -> Result<()> {
+        let error = match answer {
+            Ok(reply) => return self.hear(lease, reply).await,
+            Err(error) => error,
+        };
+        let leaving = matches!(action, Action::Leave { .. });
+        let meaning = error.as_ref().map_or(Verdict::Unknown, verdict);
+        tracing::debug!(name = self.seat.name.as_str(), ?action, ?error, ?meaning, "a request failed");
+        match meaning {
+            Verdict::Unknown => {
+                self.seat.handle(Input::Unknown);
+                if leaving {
+                    self.departure = Departure::Unheard;
+                }
+            }
+            Verdict::NoLease => {
+                lease.end(Loss::Revoked);
+                return Ok(());
+            }
+            Verdict::Reauthenticate => self.seat.core.reauthenticate().await,
+            Verdict::Again => {}
+            Verdict::Exhausted | Verdict::Never if leaving => self.refused_to_leave(action, lease),
+            Verdict::Exhausted => {}
+            Verdict::Never => return Err(as_error(error)),
+        }
+        let failing = *self.failing.get_or_insert_with(Instant::now);
+        if !leaving && failing.elapsed() >= self.patience {
+            return Err(as_error(error));
+        }
+        self.pause = Some(Box::pin(sleep(self.delays.next())));
+        Ok(())
+    }
+
+    async fn hear(&mut self, lease: &Arc<Lease>, reply: Reply) -> Result<()> {
+        self.failing = None;
+        self.delays.reset();
+        match reply.fence {
+            Some(SeenFence::At(revision)) => lease.learn_fence(revision),
+            Some(SeenFence::Missing) if reply.input == Input::Fenced => {
+                if let Err(error) = self.seat.core.put_fence(lease).await {
+                    tracing::debug!(%error, "could not rewrite a fence");
+                    self.pause = Some(Box::pin(sleep(self.delays.next())));
+                }
+            }
+            Some(SeenFence::Missing) | None => {}
+        }
+        if reply.input == Input::Left {
+            self.departure = match self.departure {
+                Departure::Open if reply.deleted == 0 => Departure::NoKey,
+                Departure::NoKey => Departure::NoKey,
+                _ => Departure::Confirmed,
+            };
+        }
+        self.seat.handle(reply.input);
+        Ok(())
+    }
+
+    /// A key that cannot be deleted would keep its queue waiting for ever: after a TTL of refusals the session
+    /// gives up its lease, and the key with it.
+    fn refused_to_leave(&mut self, action: Action, lease: &Lease) {
+        if action == (Action::Leave { fence: true }) {
+            self.seat.handle(Input::FenceRefused);
+        }
+        if self.refused.get_or_insert_with(Instant::now).elapsed() > lease.ttl {
+            let name = self.seat.name.as_str();
+            tracing::error!(name, lease = lease.id, "etcd refuses to release a key: giving the lease up");
+            lease.end(Loss::Expired);
+        }
+    }
+
+    /// Sees to what is due while a guard holds the seat.
+    pub(super) async fn attend(mut self) {
+        let idle = |place: &Place| matches!(place.next(), Action::Wait | Action::Stop(_));
+        loop {
+            let driven = self.drive(idle).await;
+            let mut inner = self.seat.lock();
+            match inner.attention {
+                Attention::Task if driven.is_err() || idle(&inner.place) => inner.attention = Attention::Guard,
+                Attention::Task => continue,
+                Attention::Driver | Attention::Guard => {}
+            }
+            return;
+        }
+    }
+}
+
+fn no_lease() -> Error {
+    let message = "the session could not get a lease in time";
+    Error::Etcd { code: code::UNAVAILABLE, message: message.to_owned(), source: message.into() }
+}
+
+fn as_error(error: Option<etcd_client::Error>) -> Error {
+    error.map_or(Error::Unknown, Error::from)
+}
+
+/// A driver whose owner is gone. It keeps the session until its key is.
+struct Departed {
+    driver: Driver,
+    _session: Session,
+}
+
+impl Departing for Departed {
+    fn queue(&self) -> &str {
+        self.driver.seat.name.prefix()
+    }
+
+    fn last_key(&mut self) -> Option<Key> {
+        if self.driver.call().is_some() {
+            return None;
+        }
+        let inner = self.driver.seat.lock();
+        (inner.place.next() == Action::Leave { fence: false }).then(|| inner.place.key().clone())
+    }
+
+    fn left(&mut self) {
+        self.driver.seat.handle(Input::Left);
+    }
+
+    fn see_off(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let driver = &mut self.driver;
+            if let Some(call) = driver.call().take() {
+                let answer = call.answer.await;
+                // Whatever it was, what is left to do is to leave.
+                let _ = driver.account(call.action, &call.lease, answer).await;
+                driver.seat.release(true);
+            }
+            // A place that leaves fails for nothing but its lease, which ends it.
+            let _ = driver.drive(|_| false).await;
+        })
+    }
+}
+
+/// A driver in use. Dropped before its place has ended, it leaves in the background.
+pub(crate) struct Attempt {
+    driver: Option<Driver>,
+    session: Session,
+}
+
+impl Attempt {
+    /// A place that rides out whatever can pass.
+    pub(crate) fn patient(session: &Session, seat: Arc<Seat>) -> Self {
+        Self::new(session, seat, Duration::MAX)
+    }
+
+    /// A place that wants an answer.
+    pub(crate) fn brief(session: &Session, seat: Arc<Seat>) -> Self {
+        let patience = session.core().call_limit;
+        Self::new(session, seat, patience)
+    }
+
+    fn new(session: &Session, seat: Arc<Seat>, patience: Duration) -> Self {
+        Self { driver: Some(Driver::new(seat, patience)), session: session.clone() }
+    }
+
+    fn driver(&mut self) -> &mut Driver {
+        self.driver.as_mut().expect("it is taken only at the end")
+    }
+
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.driver.as_ref().expect("it is taken only at the end").seat
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// From now on whatever can pass is ridden out.
+    pub(crate) fn be_patient(&mut self) {
+        self.driver().patience = Duration::MAX;
+    }
+
+    /// Whether somebody else was in the queue: it had to wait, or did not get its turn.
+    pub(crate) fn met_others(&self) -> bool {
+        let inner = self.seat().lock();
+        !inner.watched.is_empty() || inner.place.held().is_none()
+    }
+
+    /// Takes the place in the queue.
+    pub(crate) async fn queue(&mut self) -> Result<()> {
+        self.driver().drive(|place| place.created().is_some()).await
+    }
+
+    /// Waits for the hold, or for the end of a try.
+    pub(crate) async fn hold(&mut self) -> Result<()> {
+        self.driver().drive(|place| place.held().is_some()).await
+    }
+
+    /// Waits until the key is gone.
+    pub(crate) async fn leave(&mut self) -> Departure {
+        // A place that leaves fails for nothing but its lease, which ends it.
+        let _ = self.driver().drive(|place| matches!(place.next(), Action::Stop(_))).await;
+        self.driver().departure
+    }
+
+    /// Leaves the place to its guard.
+    pub(crate) fn finish(mut self) -> Session {
+        self.driver = None;
+        self.session.clone()
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let Some(mut driver) = self.driver.take() else { return };
+        let creates = |call: &Call| matches!(call.action, Action::Enter | Action::Try { .. });
+        if !driver.call().as_ref().is_some_and(creates) {
+            *driver.call() = None;
+            driver.seat.release(true);
+            if matches!(driver.seat.lock().place.next(), Action::Stop(_)) {
+                return;
+            }
+        }
+        let departed = Departed { driver, _session: self.session.clone() };
+        self.session.core().take(Box::new(departed));
+    }
+}

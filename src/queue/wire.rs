@@ -1,0 +1,205 @@
+//! Actions to transactions, replies to inputs, nothing else.
+
+use std::sync::Arc;
+
+use super::place::{Action, Elder, Input, Listing, Revision};
+use super::rule::{Kind, Rule};
+use crate::etcd_client::{
+    Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, KvClient, PutOptions, SortOrder, SortTarget, Txn,
+    TxnOp, TxnOpResponse, TxnResponse,
+};
+use crate::name::{Key, Name};
+
+/// Whose requests these are.
+pub(crate) struct Sender {
+    pub(crate) kv: KvClient,
+    pub(crate) name: Arc<Name>,
+    pub(crate) rule: Rule,
+    pub(crate) key: Key,
+    /// The key's create revision, once it is known.
+    pub(crate) created: Revision,
+    pub(crate) value: Arc<[u8]>,
+    pub(crate) lease: i64,
+    pub(crate) fence: Fence,
+}
+
+/// The key whose mod revision voids late writes.
+pub(crate) struct Fence {
+    pub(crate) key: String,
+    pub(crate) value: Arc<str>,
+    pub(crate) revision: Revision,
+}
+
+/// A reply: what it means for the place, and the fence as it showed it, `None` if it did not.
+pub(crate) struct Reply {
+    pub(crate) input: Input,
+    pub(crate) fence: Option<SeenFence>,
+    /// How many keys a leave deleted.
+    pub(crate) deleted: i64,
+}
+
+/// The fence as a reply showed it.
+#[derive(Clone, Copy)]
+pub(crate) enum SeenFence {
+    At(Revision),
+    Missing,
+}
+
+impl From<Input> for Reply {
+    fn from(input: Input) -> Self {
+        Self { input, fence: None, deleted: 0 }
+    }
+}
+
+impl Sender {
+    pub(crate) async fn send(mut self, action: Action) -> Result<Reply, Error> {
+        match action {
+            Action::Enter => self.put(None).await,
+            Action::Try { known } => self.put(Some(known)).await,
+            Action::Probe { limit } => {
+                let (from, options) = self.range(limit);
+                let reply = self.kv.get(from, Some(options)).await?;
+                Ok(Input::Probed(self.listing(&reply)).into())
+            }
+            Action::Look { limit } => self.look(limit).await,
+            Action::Leave { fence: true } => self.leave_fenced().await,
+            Action::Leave { fence: false } => {
+                let deleted = self.kv.delete(self.key.to_vec(), None).await?.deleted();
+                Ok(Reply { deleted, ..Input::Left.into() })
+            }
+            Action::Seat | Action::Wait | Action::Stop(_) => unreachable!("{action:?} is no request"),
+        }
+    }
+
+    /// One transaction puts the key if the fence stands and the key is absent; a try, only if no key in the
+    /// range is younger than `known` too. Either way it lists the range.
+    async fn put(&mut self, known: Option<Revision>) -> Result<Reply, Error> {
+        let (from, until) = self.rule.behind(&self.name);
+        let (range, options) = self.range(Some(self.rule.permits as usize + 1));
+        let range = TxnOp::get(range, Some(options));
+        let mut compares = vec![
+            Compare::mod_revision(self.fence.key.as_str(), CompareOp::Equal, self.fence.revision),
+            Compare::create_revision(self.key.to_vec(), CompareOp::Equal, 0),
+        ];
+        if let Some(known) = known {
+            compares.push(Compare::create_revision(from, CompareOp::Less, known + 1).with_range(until));
+        }
+        let put = TxnOp::put(self.key.to_vec(), self.value.to_vec(), Some(PutOptions::new().with_lease(self.lease)));
+        let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
+        let fence = TxnOp::get(self.fence.key.as_str(), Some(GetOptions::new().with_keys_only()));
+        let txn = Txn::new().when(compares).and_then([put, range.clone()]).or_else([own, fence, range]);
+        let reply = self.kv.txn(txn).await?;
+        let mut ranges = ranges(&reply).into_iter();
+        let mut next = || ranges.next().ok_or_else(|| malformed("a transaction"));
+        if reply.succeeded() {
+            let listing = self.listing(&next()?);
+            return Ok(Input::Entered { created: revision(&reply), listing }.into());
+        }
+        let (own, fence, listing) = (next()?, next()?, self.listing(&next()?));
+        let fence = fence.kvs().first().map_or(SeenFence::Missing, |kv| SeenFence::At(kv.mod_revision()));
+        let input = match own.kvs().first() {
+            Some(own) => Input::Entered { created: own.create_revision(), listing },
+            None if matches!(fence, SeenFence::At(at) if at == self.fence.revision) => Input::Occupied(listing),
+            None => Input::Fenced,
+        };
+        Ok(Reply { fence: Some(fence), ..input.into() })
+    }
+
+    /// The own key, and the newest of those it waits for. Where its own key is among them that is one range.
+    async fn look(&mut self, limit: Option<usize>) -> Result<Reply, Error> {
+        let (range, options) = self.range(limit);
+        let options = options.with_max_create_revision(self.created).with_sort(SortTarget::Create, SortOrder::Descend);
+        if self.rule.counts_itself() {
+            let reply = self.kv.get(range, Some(options)).await?;
+            let own = reply.kvs().iter().find(|kv| kv.key() == &*self.key).map(KeyValue::create_revision);
+            return Ok(Input::Looked { own, listing: self.listing(&reply) }.into());
+        }
+        let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
+        let reply = self.kv.txn(Txn::new().and_then([own, TxnOp::get(range, Some(options))])).await?;
+        let [own, listing] = ranges(&reply).try_into().map_err(|_| malformed("a look"))?;
+        let own = own.kvs().first().map(KeyValue::create_revision);
+        Ok(Input::Looked { own, listing: self.listing(&listing) }.into())
+    }
+
+    /// Rewrites the fence, which voids every put of this lease that is still travelling, and deletes the key.
+    async fn leave_fenced(&mut self) -> Result<Reply, Error> {
+        let options = PutOptions::new().with_lease(self.lease);
+        let fence = TxnOp::put(self.fence.key.as_str(), &*self.fence.value, Some(options));
+        let reply = self.kv.txn(Txn::new().and_then([fence, TxnOp::delete(self.key.to_vec(), None)])).await?;
+        let deleted = reply.op_responses().into_iter().map(|op| match op {
+            TxnOpResponse::Delete(delete) => delete.deleted(),
+            _ => 0,
+        });
+        let deleted = deleted.sum();
+        Ok(Reply { input: Input::Left, fence: Some(SeenFence::At(revision(&reply))), deleted })
+    }
+
+    /// The range that the place waits for, in key order. Values are read only where they state weights.
+    fn range(&self, limit: Option<usize>) -> (Vec<u8>, GetOptions) {
+        let (from, until) = self.rule.behind(&self.name);
+        let mut options = GetOptions::new().with_range(until);
+        if let Some(limit) = limit {
+            options = options.with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        }
+        if self.rule.permits == 1 {
+            options = options.with_keys_only();
+        }
+        (from, options)
+    }
+
+    fn listing(&self, reply: &GetResponse) -> Listing {
+        let others = || reply.kvs().iter().filter(|kv| kv.key() != &*self.key);
+        Listing {
+            revision: reply.header().map_or(0, |header| header.revision()),
+            elders: others().filter(|kv| self.name.is_direct(kv.key())).map(elder).collect(),
+            more: reply.more(),
+            nested: others().any(|kv| !self.name.is_direct(kv.key())),
+        }
+    }
+}
+
+fn elder(kv: &KeyValue) -> Elder {
+    let weight = Value::parse(kv.value()).and_then(|value| value.weight);
+    Elder { key: Key::from(kv.key()), created: kv.create_revision(), lease: kv.lease(), weight }
+}
+
+/// What the key of a lock says of its owner.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Value {
+    pub(crate) identity: String,
+    pub(crate) kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) capacity: Option<u32>,
+}
+
+impl Value {
+    pub(crate) fn new(identity: &str, rule: Rule) -> Self {
+        let shared = |number| (rule.permits > 1).then_some(number);
+        let (weight, capacity) = (shared(rule.weight), shared(rule.permits));
+        Self { identity: identity.to_owned(), kind: rule.kind, weight, capacity }
+    }
+
+    /// `None` for another client's.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        serde_json::from_slice(value).ok()
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of strings and numbers is JSON")
+    }
+}
+
+fn malformed(what: &str) -> Error {
+    Error::Internal(format!("the reply to {what} is incomplete"))
+}
+
+fn ranges(reply: &TxnResponse) -> Vec<GetResponse> {
+    let responses = reply.op_responses().into_iter();
+    responses.filter_map(|op| if let TxnOpResponse::Get(get) = op { Some(get) } else { None }).collect()
+}
+
+fn revision(reply: &TxnResponse) -> Revision {
+    reply.header().map_or(0, |header| header.revision())
+}

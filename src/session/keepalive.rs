@@ -1,0 +1,213 @@
+//! The renewal loop: one lease after another, each renewed on a stream of its own.
+//!
+//! 1. Time counts from the send of a renewal, and a reply acknowledges only the one that waits for it: there is
+//!    never more than one on its way, and a stream whose reply is late is given up with it.
+//! 2. A lease past its deadline is over, whatever etcd says of it later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::deadline::{self, Step};
+use super::lease::Lease;
+use super::{Core, Health, Phase};
+use crate::clock::{Deadline, Moment};
+use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::etcd_client::{self, PutOptions};
+use crate::retry;
+
+/// Timers stand still while the machine sleeps, so the clock is looked at this often.
+pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// Why a stream of renewals ended.
+enum Break {
+    Lost(Loss),
+    /// To be opened again, elsewhere.
+    Broken(String),
+}
+
+/// Keeps the session alive until it is closed or its last handle is dropped.
+pub(crate) async fn run(core: Arc<Core>, mut lease: Arc<Lease>) {
+    loop {
+        let loss = tokio::select! {
+            biased;
+            () = core.closing.cancelled() => Loss::Closed,
+            loss = watchdog(&core, &lease) => loss,
+            loss = renew(&core, &lease) => loss,
+        };
+        lease.end(loss);
+        core.set_health(Health::Lost(loss));
+        if loss == Loss::Closed {
+            return close(&core, &lease).await;
+        }
+        tracing::warn!(lease = lease.id, %loss, "the session lost its lease and asks for a new one");
+        let last = lease.id;
+        core.phase.send_replace(Phase::Between { last });
+        drop(lease);
+        lease = tokio::select! {
+            () = core.closing.cancelled() => return core.finish(),
+            lease = grant(&core) => lease,
+        };
+        tracing::info!(lease = lease.id, "the session has a new lease");
+        core.begin(&lease);
+    }
+}
+
+async fn grant(core: &Arc<Core>) -> Arc<Lease> {
+    let mut delays = retry::delays();
+    loop {
+        match core.grant().await {
+            Ok(lease) => return lease,
+            Err(error) => tracing::debug!(%error, "no new lease yet"),
+        }
+        sleep(delays.next()).await;
+    }
+}
+
+/// Reports jeopardy, and the deadline when it passes.
+async fn watchdog(core: &Core, lease: &Lease) -> Loss {
+    loop {
+        if let Some(loss) = lease.loss() {
+            return loss;
+        }
+        let (now, sent) = (Moment::now(), lease.sent());
+        let (jeopardy, deadline) = (deadline::jeopardy(sent, lease.ttl), deadline::deadline(sent, lease.ttl));
+        let next = if now < jeopardy {
+            core.set_health(Health::Safe);
+            jeopardy
+        } else {
+            core.set_health(Health::Jeopardy(Deadline(deadline)));
+            deadline
+        };
+        tokio::select! {
+            () = sleep(next.since(now).min(TICK)) => {}
+            () = lease.over() => {}
+        }
+    }
+}
+
+async fn renew(core: &Core, lease: &Lease) -> Loss {
+    let mut delays = retry::delays();
+    loop {
+        match stream(core, lease, &mut delays).await {
+            Break::Lost(loss) => return loss,
+            Break::Broken(why) => tracing::debug!(lease = lease.id, why, "renewal failed"),
+        }
+        sleep(delays.next().min(lease.deadline().remaining() / 4)).await;
+    }
+}
+
+async fn stream(core: &Core, lease: &Lease, delays: &mut retry::Delays) -> Break {
+    // A reply that takes a third of the time that is left is not waited for.
+    let limit = || lease.deadline().remaining() / 3;
+    let late = || Break::Broken("no reply in time".to_owned());
+    let mut client = core.client.lease_client();
+    let mut sent = Moment::now();
+    let (mut keeper, mut replies) = match timeout(limit(), client.keep_alive(lease.id)).await {
+        Err(_) => return late(),
+        Ok(Err(error)) => return broken(core, error).await,
+        Ok(Ok(stream)) => stream,
+    };
+    loop {
+        lease.renewed(sent);
+        core.set_health(Health::Safe);
+        delays.reset();
+        loop {
+            match deadline::step(lease.sent(), lease.ttl, Moment::now()) {
+                Step::Over => return Break::Lost(Loss::Expired),
+                Step::Renew => break,
+                Step::Sleep(duration) => tokio::select! {
+                    () = sleep(duration.min(TICK)) => {}
+                    () = core.renew_now.notified() => break,
+                },
+            }
+        }
+        sent = Moment::now();
+        if let Err(error) = keeper.keep_alive().await {
+            return broken(core, error).await;
+        }
+        match timeout(limit(), replies.message()).await {
+            Err(_) => return late(),
+            Ok(Err(error)) => return broken(core, error).await,
+            Ok(Ok(None)) => return Break::Broken("the stream ended".to_owned()),
+            Ok(Ok(Some(reply))) if reply.ttl() <= 0 => return Break::Lost(Loss::Revoked),
+            Ok(Ok(Some(_))) => {}
+        }
+    }
+}
+
+async fn broken(core: &Core, error: etcd_client::Error) -> Break {
+    match verdict(&error) {
+        Verdict::NoLease => return Break::Lost(Loss::Revoked),
+        Verdict::Reauthenticate => core.reauthenticate().await,
+        _ => {}
+    }
+    Break::Broken(error.to_string())
+}
+
+/// The work of every `run` is dropped first, then the keys go with the lease.
+async fn close(core: &Core, lease: &Lease) {
+    core.phase.send_replace(Phase::Closing { last: lease.id });
+    let remaining = || deadline::deadline(lease.sent(), lease.ttl).since(Moment::now());
+    core.runs.close();
+    let _ = timeout(remaining(), core.runs.wait()).await;
+    let mut delays = retry::delays();
+    while !remaining().is_zero() {
+        let mut client = core.client.lease_client();
+        match core.call(client.revoke(lease.id)).await {
+            Ok(_) => break,
+            Err(Some(error)) if verdict(&error) == Verdict::NoLease => break,
+            Err(Some(error)) if verdict(&error) == Verdict::Reauthenticate => core.reauthenticate().await,
+            Err(_) => {}
+        }
+        sleep(delays.next().min(remaining())).await;
+    }
+    core.finish();
+}
+
+impl Core {
+    /// Asks for a lease and puts its fence key.
+    pub(super) async fn grant(self: &Arc<Self>) -> Result<Arc<Lease>> {
+        let sent = Moment::now();
+        let ttl = i64::try_from(self.ttl.as_secs()).expect("checked by the builder");
+        let mut client = self.client.lease_client();
+        let granted = self.answer(client.grant(ttl, None)).await?;
+        let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
+        let lease = Arc::new(Lease::new(granted.id(), ttl, sent, 0, self.revoker()));
+        if ttl > self.ttl {
+            tracing::info!(asked = ?self.ttl, granted = ?ttl, "etcd raised the TTL to its minimum");
+        }
+        match self.put_fence(&lease).await {
+            Ok(()) => Ok(lease),
+            Err(error) => {
+                // Given back as any lease that nobody refers to.
+                lease.end(Loss::Expired);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts, or rewrites, the fence key of a lease: every `enter` that was made before is void from then on.
+    pub(crate) async fn put_fence(&self, lease: &Lease) -> Result<()> {
+        let options = PutOptions::new().with_lease(lease.id);
+        let mut kv = self.kv.clone();
+        let put = self.answer(kv.put(self.fence_key(lease.id), &*self.fence_value(), Some(options))).await?;
+        lease.learn_fence(put.header().map_or(0, |header| header.revision()));
+        Ok(())
+    }
+
+    /// A call under the session's time limit, with the token refreshed once.
+    async fn answer<T>(&self, call: impl Future<Output = std::result::Result<T, etcd_client::Error>>) -> Result<T> {
+        match self.call(call).await {
+            Ok(reply) => Ok(reply),
+            Err(None) => Err(Error::Unknown),
+            Err(Some(error)) => {
+                if verdict(&error) == Verdict::Reauthenticate {
+                    self.reauthenticate().await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+}

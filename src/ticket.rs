@@ -1,0 +1,221 @@
+//! The ways to get a hold, the same for every kind of lock: wait, try, try for a while, take a ticket.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Loss, Result};
+use crate::etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget};
+use crate::guard::{Guard, Waiter};
+use crate::name::{Key, Name};
+use crate::queue::Seat;
+use crate::queue::driver::Attempt;
+use crate::queue::place::Patience;
+use crate::queue::rule::Rule;
+use crate::queue::wire::Value;
+use crate::session::Session;
+
+/// What a place in a queue becomes once it holds.
+pub trait Grant: sealed::Sealed + Sized {
+    #[doc(hidden)]
+    fn of(guard: Guard) -> Self;
+}
+
+pub(crate) mod sealed {
+    /// Only this crate grants.
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Guard {}
+
+impl Grant for Guard {
+    fn of(guard: Guard) -> Self {
+        guard
+    }
+}
+
+/// A name in a session: what every handle is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    session: Session,
+    /// A name that cannot be one is refused when it is used.
+    name: Result<Arc<Name>, Box<str>>,
+    /// Somebody else was there when last seen, so that a try looks first.
+    crowded: Arc<AtomicBool>,
+}
+
+impl Queue {
+    pub(crate) fn new(session: &Session, name: &str) -> Self {
+        let checked = Name::new(session.core().namespace(), name).map(Arc::new).map_err(|_| name.into());
+        Self { session: session.clone(), name: checked, crowded: Arc::default() }
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn name(&self) -> Result<Arc<Name>> {
+        match &self.name {
+            Ok(name) => Ok(name.clone()),
+            Err(name) => Name::new("", name).map(Arc::new),
+        }
+    }
+
+    /// The name as it was given.
+    pub(crate) fn as_str(&self) -> &str {
+        self.name.as_ref().map_or_else(|name| &**name, |name| name.as_str())
+    }
+
+    pub(crate) async fn lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<G> {
+        let mut attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
+        attempt.hold().await?;
+        Ok(self.grant(attempt).expect("a patient attempt ends with a hold or an error"))
+    }
+
+    pub(crate) async fn try_lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Option<G>> {
+        let patience = if self.crowded.load(Ordering::Relaxed) { Patience::TryAfterLook } else { Patience::Try };
+        let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, patience)?);
+        attempt.hold().await?;
+        Ok(self.grant(attempt))
+    }
+
+    pub(crate) async fn try_lock_for<G: Grant>(
+        &self,
+        rule: Rule,
+        value: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Option<G>> {
+        let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, Patience::Wait)?);
+        attempt.queue().await?;
+        attempt.be_patient();
+        // Held or not is asked below: it may hold by an event that came together with the end of the time.
+        if let Ok(held) = tokio::time::timeout(limit, attempt.hold()).await {
+            held?;
+        }
+        Ok(self.grant(attempt))
+    }
+
+    pub(crate) async fn enqueue<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
+        let mut attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
+        attempt.queue().await?;
+        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), granted: PhantomData })
+    }
+
+    /// The direct children of the queue, oldest first.
+    pub(crate) async fn list(&self) -> Result<Vec<KeyValue>> {
+        let name = self.name()?;
+        let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let core = self.session.core();
+        let (prefix, options) = (name.prefix(), &options);
+        let mut reply = core.read(|mut kv| async move { kv.get(prefix, Some(options.clone())).await }).await?;
+        let mut kvs = reply.take_kvs();
+        kvs.retain(|kv| name.is_direct(kv.key()));
+        Ok(kvs)
+    }
+
+    pub(crate) async fn waiters(&self) -> Result<Vec<Waiter>> {
+        let waiter = |kv: &KeyValue| Waiter::of(&Key::from(kv.key()), kv.create_revision(), kv.lease(), kv.value());
+        Ok(self.list().await?.iter().map(waiter).collect())
+    }
+
+    /// The value of a lock's key.
+    pub(crate) fn value(&self, rule: Rule) -> Vec<u8> {
+        Value::new(self.session.identity(), rule).to_bytes()
+    }
+
+    fn seat(&self, rule: Rule, value: Vec<u8>, patience: Patience) -> Result<Arc<Seat>> {
+        Ok(Seat::new(&self.session, self.name()?, rule, value, patience))
+    }
+
+    fn grant<G: Grant>(&self, attempt: Attempt) -> Option<G> {
+        self.crowded.store(attempt.met_others(), Ordering::Relaxed);
+        Guard::of(attempt).map(G::of)
+    }
+}
+
+/// A place in a queue, kept until it is granted or dropped.
+///
+/// Where a `lock()` that is dropped gives up its place, a ticket keeps it: wait for it in a `select!`, with a
+/// timeout, or later. Dropping the ticket gives the place up in the background.
+///
+/// Should the session lose its lease meanwhile, the place goes with it; `granted` then queues again, at the back,
+/// and says so in a `tracing` warning.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let etcd = tenure::testing::Etcd::start().await?;
+/// # let session = tenure::Session::open(etcd.client().await?).await?;
+/// # let mut other_work = tokio::time::interval(std::time::Duration::from_millis(1));
+/// let mut ticket = session.mutex("jobs/reindex").enqueue().await?;
+/// let guard = loop {
+///     tokio::select! {
+///         guard = ticket.granted() => break guard?,
+///         _ = other_work.tick() => println!("{} ahead of us", ticket.position().await?),
+///     }
+/// };
+/// guard.unlock().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a ticket that is dropped gives its place up"]
+pub struct Ticket<G = Guard> {
+    /// `None` once it is spent.
+    attempt: Option<Attempt>,
+    queue: Queue,
+    granted: PhantomData<fn() -> G>,
+}
+
+impl<G: Grant> Ticket<G> {
+    /// Waits until it is this place's turn. After that the ticket is spent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the session is closed first, [`Error::Etcd`] for what waiting cannot mend. Lost
+    /// connections are waited out.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is spent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future keeps the place.
+    pub async fn granted(&mut self) -> Result<G> {
+        let attempt = self.attempt.as_mut().expect("the ticket was granted before and is spent");
+        attempt.hold().await?;
+        let attempt = self.attempt.take().expect("looked at just now");
+        Ok(self.queue.grant(attempt).expect("a patient attempt ends with a hold or an error"))
+    }
+
+    /// How many stand before it in the queue, as [`Mutex::queue`](crate::Mutex::queue) lists it: 0 holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the place was lost and [`granted`](Self::granted) has not queued again yet, and
+    /// [`Error::Etcd`] if etcd cannot be asked.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket is spent.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn position(&self) -> Result<usize> {
+        let attempt = self.attempt.as_ref().expect("the ticket was granted before and is spent");
+        let key = attempt.seat().key();
+        let position = self.queue.list().await?.iter().position(|kv| kv.key() == &*key);
+        position.ok_or(Error::Lost(Loss::Deleted))
+    }
+}
+
+impl<G> fmt::Debug for Ticket<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("name", &self.queue.as_str()).finish_non_exhaustive()
+    }
+}
