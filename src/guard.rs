@@ -6,7 +6,7 @@ use std::num::ParseIntError;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crate::clock::Deadline;
@@ -15,7 +15,7 @@ use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpRespon
 use crate::name::Key;
 use crate::queue::Seat;
 use crate::queue::driver::{Attempt, Departure};
-use crate::queue::wire::Value;
+use crate::queue::wire;
 use crate::session::Session;
 use crate::session::lease::Lease;
 
@@ -54,7 +54,8 @@ use crate::session::lease::Lease;
 pub struct Guard {
     hold: Arc<Hold>,
     session: Session,
-    left: bool,
+    /// An attempt sees to its end.
+    left: AtomicBool,
 }
 
 /// What outlives the guard in those who ask after it.
@@ -77,7 +78,7 @@ impl Guard {
         let session = attempt.finish();
         let token = FencingToken(created);
         let hold = Hold { seat, lease, token, key, travelling: AtomicUsize::new(0) };
-        Some(Self { hold: Arc::new(hold), session, left: false })
+        Some(Self { hold: Arc::new(hold), session, left: AtomicBool::new(false) })
     }
 
     /// The fencing token: larger than that of every earlier holder of the name.
@@ -127,13 +128,10 @@ impl Guard {
     /// Dropping this drops `future`; the hold goes on.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Loss> {
         let running = self.session.core().runs.token();
-        let output = {
-            let Hold { seat, lease, .. } = &*self.hold;
-            tokio::select! {
-                biased;
-                () = seat.ended(lease) => None,
-                output = future => Some(output),
-            }
+        let output = tokio::select! {
+            biased;
+            () = self.ended() => None,
+            output = future => Some(output),
         };
         drop(running);
         match output {
@@ -199,18 +197,33 @@ impl Guard {
     /// # Cancel safety
     ///
     /// The hold is given back in the background, whether or not the future is awaited to its end.
-    pub async fn unlock(mut self) -> Result<()> {
+    pub async fn unlock(self) -> Result<()> {
+        self.release().await
+    }
+
+    /// As `unlock`, for a guard that others may still refer to.
+    pub(crate) async fn release(&self) -> Result<()> {
         if !self.is_valid() {
             return Err(self.lost().await.into());
         }
-        let (mut attempt, hold) = (self.leave(), self.hold.clone());
-        // The attempt sees to the rest.
-        drop(self);
+        let Hold { seat, lease, .. } = &*self.hold;
+        let mut attempt = self.leave();
         match attempt.leave().await {
             Departure::Confirmed => Ok(()),
-            Departure::NoKey => Err(hold.seat.reason(&hold.lease).await.into()),
-            Departure::Open | Departure::Unheard => Err(hold.lease.loss().unwrap_or(Loss::Expired).into()),
+            Departure::NoKey => Err(seat.reason(lease).await.into()),
+            Departure::Open | Departure::Unheard => Err(lease.loss().unwrap_or(Loss::Expired).into()),
         }
+    }
+
+    /// Why the hold has ended, as a reply has just shown that it has.
+    pub(crate) async fn why_gone(&self) -> Loss {
+        self.hold.seat.reason(&self.hold.lease).await
+    }
+
+    /// Completes once the hold has ended, before it is known why.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let hold = self.hold.clone();
+        async move { hold.seat.ended(&hold.lease).await }
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -227,8 +240,8 @@ impl Guard {
     }
 
     /// Ends the hold. What is left to do is the attempt's, or, once that is dropped, the janitor's.
-    fn leave(&mut self) -> Attempt {
-        self.left = true;
+    fn leave(&self) -> Attempt {
+        self.left.store(true, Ordering::Release);
         self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
         Attempt::patient(&self.session, self.hold.seat.clone())
     }
@@ -244,7 +257,7 @@ impl Guard {
             Err(_) => return Err(Error::Unknown),
         };
         if !reply.succeeded() {
-            return Err(self.hold.seat.reason(&self.hold.lease).await.into());
+            return Err(self.why_gone().await.into());
         }
         match reply.op_responses().pop() {
             Some(TxnOpResponse::Txn(reply)) => Ok(reply),
@@ -255,7 +268,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.left {
+        if !*self.left.get_mut() {
             drop(self.leave());
         }
     }
@@ -348,7 +361,7 @@ impl Waiter {
     pub(crate) fn of(key: &Key, created: i64, lease: i64, value: &[u8]) -> Self {
         let key = String::from_utf8_lossy(key);
         let tail = key.rsplit('/').next().unwrap_or_default();
-        let identity = Value::parse(value).map_or_else(|| tail.into(), |value| value.identity.into());
+        let identity = wire::identity(value).unwrap_or_else(|| tail.into());
         Self { identity, token: FencingToken(created), lease, key: key.into() }
     }
 

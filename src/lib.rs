@@ -1,6 +1,7 @@
 //! Locks and leadership on etcd: fair, watch-driven, and honest about when a hold has ended.
 
 mod clock;
+mod election;
 mod error;
 mod guard;
 mod mutex;
@@ -14,6 +15,7 @@ mod ticket;
 pub mod testing;
 
 pub use clock::Deadline;
+pub use election::{Election, Leader, Leadership, Observation, Observations};
 pub use error::{Error, Loss, Result};
 pub use etcd_client;
 pub use guard::{FencingToken, Guard, Lost, Waiter};

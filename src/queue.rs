@@ -87,10 +87,6 @@ impl Seat {
         })
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
     pub(crate) fn name(&self) -> &Arc<Name> {
         &self.name
     }

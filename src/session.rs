@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, verdict};
-use crate::etcd_client::{self, Client, ConnectOptions, KvClient};
+use crate::etcd_client::{self, Client, ConnectOptions, KvClient, WatchClient};
 use crate::name;
 use crate::retry;
 use janitor::Departing;
@@ -367,8 +367,18 @@ impl Core {
         }
     }
 
-    pub(crate) fn identity(&self) -> &str {
-        &self.identity
+    /// The TTL that was asked for: the measure of how long to wait for a sign of life.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(crate) fn watch_client(&self) -> WatchClient {
+        self.client.watch_client()
+    }
+
+    /// Completes when the session is being closed.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
     }
 
     pub(crate) fn namespace(&self) -> &str {

@@ -105,8 +105,20 @@ impl Queue {
 
     /// The direct children of the queue, oldest first.
     pub(crate) async fn list(&self) -> Result<Vec<KeyValue>> {
+        self.range(0).await
+    }
+
+    /// The oldest direct child of the queue.
+    pub(crate) async fn oldest(&self) -> Result<Option<KeyValue>> {
+        // Nested keys may hide it.
+        let alone = self.range(1).await?.pop();
+        Ok(if alone.is_some() { alone } else { self.list().await?.into_iter().next() })
+    }
+
+    async fn range(&self, limit: i64) -> Result<Vec<KeyValue>> {
         let name = self.name()?;
-        let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let sorted = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let options = sorted.with_limit(limit);
         let core = self.session.core();
         let (prefix, options) = (name.prefix(), &options);
         let mut reply = core.read(|mut kv| async move { kv.get(prefix, Some(options.clone())).await }).await?;

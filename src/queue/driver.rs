@@ -282,10 +282,6 @@ impl Attempt {
         &self.driver.as_ref().expect("it is taken only at the end").seat
     }
 
-    pub(crate) fn session(&self) -> &Session {
-        &self.session
-    }
-
     /// From now on whatever can pass is ridden out.
     pub(crate) fn be_patient(&mut self) {
         self.driver().patience = Duration::MAX;

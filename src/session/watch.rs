@@ -100,6 +100,13 @@ enum Request {
     Cancel(i64),
 }
 
+/// A watch that is told of up to a revision, and whom to tell.
+struct Covered {
+    key: Key,
+    from: Revision,
+    watchers: Vec<Arc<dyn Watcher>>,
+}
+
 /// A request as it goes out.
 enum Sending {
     Create { key: Key, id: i64, start: Option<Revision> },
@@ -217,13 +224,13 @@ impl Hub {
     }
 
     /// Notes that what happened to a watch up to `from` is told or will not be, and returns whom to tell.
-    fn cover(&self, id: i64, from: Revision) -> Option<(Key, Vec<Arc<dyn Watcher>>, Revision)> {
+    fn cover(&self, id: i64, from: Revision) -> Option<Covered> {
         let mut state = self.lock();
         let key = state.ids.get(&id)?.clone();
         let watch = state.watches.get_mut(&key)?;
         let from = watch.after.take().unwrap_or(from).max(watch.covered.unwrap_or(0));
         watch.covered = Some(from);
-        Some((key, watch.watchers.clone(), from))
+        Some(Covered { key, from, watchers: watch.watchers.clone() })
     }
 }
 
@@ -408,7 +415,7 @@ impl Stream {
                 core.hub.lock().requests.push_back(Request::Cancel(id));
                 return if revision < floor { Err("a silent stream lags".to_owned()) } else { Ok(()) };
             }
-            if let Some((key, watchers, from)) = core.hub.cover(id, revision) {
+            if let Some(Covered { key, from, watchers }) = core.hub.cover(id, revision) {
                 watchers.into_iter().for_each(|w| w.tell(Notice::Covered { key: key.clone(), from }));
             }
             return Ok(());
@@ -421,7 +428,7 @@ impl Stream {
         }
         for event in response.events().iter().filter(|event| event.event_type() == EventType::Delete) {
             let Some(at) = event.kv().map(|kv| kv.mod_revision()) else { continue };
-            if let Some((key, watchers, _)) = core.hub.cover(response.watch_id(), at) {
+            if let Some(Covered { key, watchers, .. }) = core.hub.cover(response.watch_id(), at) {
                 watchers.into_iter().for_each(|w| w.tell(Notice::Deleted { key: key.clone(), at }));
             }
         }

@@ -1,0 +1,457 @@
+//! Elections: one leader among those who stand, and everyone else able to see who it is.
+
+mod observe;
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+pub use self::observe::{Observation, Observations};
+use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::etcd_client::{
+    self, Compare, CompareOp, GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
+use crate::guard::{FencingToken, Guard, Waiter};
+use crate::name::Key;
+use crate::queue::rule::Rule;
+use crate::retry;
+use crate::session::{Health, Session};
+use crate::ticket::{Grant, Queue, Ticket, sealed};
+
+/// An office that one candidate at a time holds, in the order in which they stood.
+///
+/// A Go service that uses `concurrency.Election`, and `etcdctl elect`, may stand in the same election: the leader is
+/// the oldest candidate, its value is what it proclaims.
+///
+/// Most services want [`run`](Self::run): it campaigns, leads, and campaigns again, until it is told to stop.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let etcd = tenure::testing::Etcd::start().await?;
+/// # let session = tenure::Session::open(etcd.client().await?).await?;
+/// let election = session.election("scheduler");
+/// let term = election.campaign("10.0.0.7:8080").await?;
+/// assert_eq!(election.leader().await?.expect("there is one").value(), b"10.0.0.7:8080");
+/// term.resign().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a handle does nothing until it is used"]
+pub struct Election {
+    queue: Queue,
+    grace: Duration,
+    /// The term of a `run` on this handle or a clone.
+    term: Arc<Mutex<Weak<Leadership>>>,
+}
+
+impl Session {
+    /// An election by the name of `name`, for the names of which see [`Session::mutex`]. Nothing is sent.
+    pub fn election(&self, name: impl AsRef<str>) -> Election {
+        Election { queue: Queue::new(self, name.as_ref()), grace: Duration::ZERO, term: Arc::default() }
+    }
+}
+
+impl Election {
+    /// The name, as it was given.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.queue.as_str()
+    }
+
+    /// Stands for the office with `value` as proposal, and waits to be elected, after everyone who stood earlier.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutex::lock`](crate::Mutex::lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws the candidate, in the background; a later call stands at the back. To stay a
+    /// candidate across a `select!`, use [`enqueue`](Self::enqueue).
+    pub async fn campaign(&self, value: impl Into<Vec<u8>>) -> Result<Leadership> {
+        self.queue.lock(Rule::ELECTION, value.into()).await
+    }
+
+    /// Takes the office if nobody stands right now. A try that fails writes nothing. `None` means that etcd answered
+    /// that somebody stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutex::try_lock`](crate::Mutex::try_lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up what it may have got, in the background.
+    pub async fn try_campaign(&self, value: impl Into<Vec<u8>>) -> Result<Option<Leadership>> {
+        self.queue.try_lock(Rule::ELECTION, value.into()).await
+    }
+
+    /// Stands, and is elected if its turn comes within `limit`, which bounds the waiting alone. `None` means that it
+    /// did not come, and that the candidate is withdrawn, in the background.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutex::try_lock_for`](crate::Mutex::try_lock_for).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws the candidate, in the background.
+    pub async fn try_campaign_for(&self, value: impl Into<Vec<u8>>, limit: Duration) -> Result<Option<Leadership>> {
+        self.queue.try_lock_for(Rule::ELECTION, value.into(), limit).await
+    }
+
+    /// Stands, to wait for the office later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mutex::lock`](crate::Mutex::lock).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws the candidate, in the background.
+    pub async fn enqueue(&self, value: impl Into<Vec<u8>>) -> Result<Ticket<Leadership>> {
+        self.queue.enqueue(Rule::ELECTION, value.into()).await
+    }
+
+    /// Who leads, as the cluster has it now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], and an error if etcd gives no answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn leader(&self) -> Result<Option<Leader>> {
+        Ok(self.queue.oldest().await?.as_ref().map(Leader::of))
+    }
+
+    /// Follows who leads, from now on: the present state first, then every change in order, vacancies included.
+    ///
+    /// What is observed never goes back. Breaks of the connection are mended; changes are skipped, up to the present
+    /// one, only if etcd has compacted them meanwhile, or if the consumer falls 1,024 observations behind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`]. What goes wrong later is an item of the stream, and its last one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future, or the stream, ends the watch.
+    pub async fn observe(&self) -> Result<Observations> {
+        Ok(Observations::new(self.queue.session(), self.queue.name()?))
+    }
+
+    /// Everyone who stands, the leader first.
+    ///
+    /// # Errors
+    ///
+    /// As [`leader`](Self::leader).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn candidates(&self) -> Result<Vec<Waiter>> {
+        let kvs = self.queue.list().await?;
+        let core = self.queue.session().core();
+        let mut candidates = Vec::with_capacity(kvs.len());
+        // The proposal is the candidate's own affair: who it is says its session's fence key.
+        for chunk in kvs.chunks(100) {
+            let gets = || chunk.iter().map(|kv| TxnOp::get(core.fence_key(kv.lease()), None)).collect::<Vec<_>>();
+            let gets = &gets;
+            let reply = core.read(|mut kv| async move { kv.txn(Txn::new().and_then(gets())).await }).await?;
+            for (kv, op) in chunk.iter().zip(reply.op_responses()) {
+                let TxnOpResponse::Get(fence) = op else { continue };
+                let fence = fence.kvs().first().map(KeyValue::value).unwrap_or_default();
+                candidates.push(Waiter::of(&Key::from(kv.key()), kv.create_revision(), kv.lease(), fence));
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// The term of a [`run`](Self::run) on this handle or a clone of it, while it lasts: for readiness, and for
+    /// "am I the leader?".
+    #[must_use]
+    pub fn term(&self) -> Option<Arc<Leadership>> {
+        self.current().upgrade().filter(|term| term.is_valid())
+    }
+
+    /// How long the work of a [`run`](Self::run) may go on after [`ending`](Leadership::ending) has fired: 0 by
+    /// default. The deadline of the hold cuts it short.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Campaigns, leads, and campaigns again, until `shutdown` fires.
+    ///
+    /// `work` is called with every term, and what it returns runs while the term lasts. At shutdown and in jeopardy
+    /// [`ending`](Leadership::ending) fires; the work is dropped after the [`grace`](Self::grace), or at the
+    /// deadline, whichever comes first. Only then is the office resigned, so that the next leader never overlaps with
+    /// what lives inside the future; tasks that it spawned have to heed `ending` themselves. When the hold is lost,
+    /// the work is dropped at once.
+    ///
+    /// Work that returns gives the office up and stands again at the back; a term shorter than the TTL is followed by
+    /// a pause, jittered, that grows to 1 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] if the session is closed before `shutdown` fires, and what [`campaign`](Self::campaign)
+    /// fails with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the work and resigns, or withdraws the candidate, in the background.
+    pub async fn run<F, Fut>(self, value: impl Into<Vec<u8>>, shutdown: CancellationToken, mut work: F) -> Result<()>
+    where
+        F: FnMut(Arc<Leadership>) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        let value = value.into();
+        let mut pauses = retry::delays();
+        loop {
+            let term = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                term = self.campaign(value.clone()) => Arc::new(term?),
+            };
+            let elected = Instant::now();
+            *self.current() = Arc::downgrade(&term);
+            self.lead(&term, &shutdown, &mut work).await;
+            if let Err(error) = term.release().await {
+                tracing::debug!(name = self.name(), %error, "the term ended before it was resigned");
+            }
+            if elected.elapsed() >= self.queue.session().ttl() {
+                pauses.reset();
+                continue;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = sleep(pauses.next()) => {}
+            }
+        }
+    }
+
+    /// Runs the work of one term; when this returns, it is dropped.
+    async fn lead<F, Fut>(&self, term: &Arc<Leadership>, shutdown: &CancellationToken, work: &mut F)
+    where
+        F: FnMut(Arc<Leadership>) -> Fut,
+        Fut: Future<Output = ()>,
+    {
+        let _running = self.queue.session().core().runs.token();
+        let ending = async {
+            tokio::select! {
+                () = shutdown.cancelled() => term.ending.cancel(),
+                () = term.ending.cancelled() => {}
+            }
+            sleep(self.grace).await;
+        };
+        let work = pin!(work(term.clone()));
+        tokio::select! {
+            biased;
+            () = term.ended() => {}
+            () = ending => {}
+            () = work => {}
+        }
+        term.ending.cancel();
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, Weak<Leadership>> {
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Election {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Election").field("name", &self.name()).field("grace", &self.grace).finish_non_exhaustive()
+    }
+}
+
+/// One uninterrupted leadership: a [`Guard`] of the office, and what a leader can do with it.
+///
+/// Dropping it resigns in the background.
+#[must_use = "a leadership that is dropped at once is resigned at once"]
+pub struct Leadership {
+    guard: Guard,
+    ending: CancellationToken,
+    /// The mod revision of the key as of the last proclamation that is known: the next builds on it.
+    proclaimed: tokio::sync::Mutex<i64>,
+}
+
+impl sealed::Sealed for Leadership {}
+
+impl Grant for Leadership {
+    fn of(guard: Guard) -> Self {
+        let ending = CancellationToken::new();
+        let (ended, mut health) = (guard.ended(), guard.session().health());
+        let fired = ending.clone();
+        guard.session().core().spawn(async move {
+            tokio::select! {
+                () = ended => {}
+                _ = health.wait_for(|health| *health != Health::Safe) => {}
+            }
+            fired.cancel();
+        });
+        let proclaimed = tokio::sync::Mutex::new(guard.token().into());
+        Self { guard, ending, proclaimed }
+    }
+}
+
+impl Leadership {
+    /// Fires when the term is about to end: at the shutdown of a [`run`](Election::run), in jeopardy, and at the
+    /// latest when the hold has ended. Give it to tasks that must not outlive the term.
+    #[must_use]
+    pub fn ending(&self) -> CancellationToken {
+        self.ending.child_token()
+    }
+
+    /// Publishes a new value; the term goes on. One proclamation is on its way at a time, and a late one never
+    /// overwrites a newer one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] if the hold has ended, [`Error::Etcd`] if etcd refuses. An outage is waited out until the
+    /// deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped after its first poll, the value may or may not be published.
+    pub async fn proclaim(&self, value: impl Into<Vec<u8>>) -> Result<()> {
+        let value = value.into();
+        let mut last = self.proclaimed.lock().await;
+        let mut delays = retry::delays();
+        let mut unsure = false;
+        loop {
+            if !self.is_valid() {
+                return Err(self.lost().await.into());
+            }
+            match self.proclaim_once(*last, &value).await {
+                Ok(reply) if reply.succeeded() => {
+                    *last = reply.header().map_or(*last, |header| header.revision());
+                    return Ok(());
+                }
+                Ok(reply) => {
+                    let Some((revision, published)) = self.published(&reply) else {
+                        return Err(self.why_gone().await.into());
+                    };
+                    // Somebody wrote since: this call, unheard, or one before it whose future was dropped.
+                    *last = revision;
+                    if unsure && published == value {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    match error.as_ref().map_or(Verdict::Unknown, verdict) {
+                        Verdict::Never | Verdict::Exhausted => return Err(error.map_or(Error::Unknown, Error::from)),
+                        Verdict::Reauthenticate => self.session().core().reauthenticate().await,
+                        Verdict::NoLease => return Err(Loss::Revoked.into()),
+                        Verdict::Unknown => unsure = true,
+                        Verdict::Again => {}
+                    }
+                    tokio::select! {
+                        () = self.ended() => {}
+                        () = sleep(delays.next()) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn proclaim_once(&self, last: i64, value: &[u8]) -> Result<TxnResponse, Option<etcd_client::Error>> {
+        let newest = Compare::mod_revision(self.key(), CompareOp::Equal, last);
+        let put = TxnOp::put(self.key(), value, Some(PutOptions::new().with_lease(self.lease().id)));
+        let get = TxnOp::get(self.key(), Some(GetOptions::new()));
+        let txn = Txn::new().when([self.condition(), newest]).and_then([put]).or_else([get]);
+        let core = self.session().core();
+        let mut kv = core.kv.clone();
+        core.call(kv.txn(txn)).await
+    }
+
+    /// The key's mod revision and value, if the hold stands.
+    fn published(&self, reply: &TxnResponse) -> Option<(i64, Vec<u8>)> {
+        let Some(TxnOpResponse::Get(get)) = reply.op_responses().pop() else { return None };
+        let kv = get.kvs().first().filter(|kv| FencingToken(kv.create_revision()) == self.token())?;
+        Some((kv.mod_revision(), kv.value().to_vec()))
+    }
+
+    /// Gives the office up, and waits until etcd has confirmed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Guard::unlock`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The office is given up in the background, whether or not the future is awaited to its end.
+    pub async fn resign(self) -> Result<()> {
+        self.guard.release().await
+    }
+}
+
+impl Deref for Leadership {
+    type Target = Guard;
+
+    fn deref(&self) -> &Guard {
+        &self.guard
+    }
+}
+
+impl fmt::Debug for Leadership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leadership").field("guard", &self.guard).finish_non_exhaustive()
+    }
+}
+
+/// Who leads, and with what value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    value: Box<[u8]>,
+    key: Box<str>,
+    token: FencingToken,
+    lease: i64,
+}
+
+impl Leader {
+    fn of(kv: &KeyValue) -> Self {
+        Self {
+            value: kv.value().into(),
+            key: String::from_utf8_lossy(kv.key()).into(),
+            token: FencingToken(kv.create_revision()),
+            lease: kv.lease(),
+        }
+    }
+
+    /// What it proclaims.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+
+    /// Its key. Another client's that is not UTF-8 is shown with replacement characters.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its fencing token.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.token
+    }
+
+    /// Its lease, 0 if it has none.
+    #[must_use]
+    pub fn lease(&self) -> i64 {
+        self.lease
+    }
+}
