@@ -295,10 +295,6 @@ impl Future for Lost {
     type Output = Loss;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Loss> {
-        // The clock is looked at in every poll, since timers stand still while the machine sleeps.
-        if let Some(loss) = self.hold.seat.loss() {
-            return Poll::Ready(loss);
-        }
         let Self { hold, waiting } = &mut *self;
         let waiting = waiting.get_or_insert_with(|| {
             let hold = hold.clone();

@@ -11,9 +11,10 @@ pub(crate) mod place;
 pub(crate) mod rule;
 pub(crate) mod wire;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -144,20 +145,27 @@ impl Seat {
         self.until(lease, || self.loss()).await
     }
 
-    /// Asks `question` whenever something changes, and every 250 ms, since timers stand still while the machine
-    /// sleeps and the clock does not.
+    /// Asks `question` at every poll, whenever something changes, and every 250 ms, since timers stand still while
+    /// the machine sleeps and the clock does not.
     async fn until<T>(&self, lease: &Lease, question: impl Fn() -> Option<T>) -> T {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            if let Some(answer) = question() {
-                return answer;
-            }
             let tick = sleep(lease.deadline().remaining().clamp(Duration::from_millis(1), TICK));
-            if lease.loss().is_some() {
-                tokio::select! { () = changed => {}, () = tick => {} }
-            } else {
-                tokio::select! { () = changed => {}, () = lease.over() => {}, () = tick => {} }
+            let over = lease.loss().is_some();
+            let mut something = pin!(async {
+                tokio::select! {
+                    () = changed => {}
+                    () = tick => {}
+                    () = lease.over(), if !over => {}
+                }
+            });
+            let answer = poll_fn(|context| match question() {
+                Some(answer) => Poll::Ready(Some(answer)),
+                None => something.as_mut().poll(context).map(|()| None),
+            });
+            if let Some(answer) = answer.await {
+                return answer;
             }
         }
     }
