@@ -13,9 +13,9 @@ use crate::clock::Deadline;
 use crate::error::{Error, Loss, Result, Verdict, verdict};
 use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use crate::name::Key;
-use crate::queue::Seat;
-use crate::queue::driver::{Attempt, Departure};
+use crate::queue::driver::Attempt;
 use crate::queue::wire;
+use crate::queue::{Claim, Departure, Seat};
 use crate::session::Session;
 use crate::session::lease::Lease;
 
@@ -70,15 +70,13 @@ struct Hold {
 }
 
 impl Guard {
-    /// The guard of a place that holds.
-    pub(crate) fn of(attempt: Attempt) -> Option<Self> {
-        let seat = attempt.seat().clone();
-        let (lease, created) = seat.take_hold()?;
+    /// The guard of a place that was claimed for it.
+    pub(crate) fn of(attempt: Attempt, claim: Claim) -> Self {
+        let (seat, Claim { lease, token }) = (attempt.seat().clone(), claim);
         let key = String::from_utf8_lossy(&seat.key()).into();
         let session = attempt.finish();
-        let token = FencingToken(created);
-        let hold = Hold { seat, lease, token, key, travelling: AtomicUsize::new(0) };
-        Some(Self { hold: Arc::new(hold), session, left: AtomicBool::new(false) })
+        let hold = Hold { seat, lease, token: FencingToken(token), key, travelling: AtomicUsize::new(0) };
+        Self { hold: Arc::new(hold), session, left: AtomicBool::new(false) }
     }
 
     /// The fencing token: larger than that of every earlier holder of the name.

@@ -54,8 +54,47 @@ struct Inner {
     attention: Attention,
     /// When its key was found gone, while it held.
     key_gone: Option<Moment>,
+    departure: Departure,
     /// Why the place cannot go on.
     failed: Option<Error>,
+}
+
+/// What etcd has said to the deletion of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// Nothing yet.
+    Open,
+    /// As `Open`, and a request may have deleted the key unheard.
+    Unheard,
+    Confirmed,
+    /// There was no key to delete.
+    NoKey,
+}
+
+impl Departure {
+    fn is_answered(self) -> bool {
+        matches!(self, Self::Confirmed | Self::NoKey)
+    }
+
+    fn confirm(&mut self, deleted: i64) {
+        *self = match self {
+            Self::Open if deleted == 0 => Self::NoKey,
+            Self::NoKey => Self::NoKey,
+            _ => Self::Confirmed,
+        };
+    }
+
+    fn lose(&mut self) {
+        if !self.is_answered() {
+            *self = Self::Unheard;
+        }
+    }
+}
+
+/// A hold that is a guard's from here on, though it may be lost by now.
+pub(crate) struct Claim {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) token: Revision,
 }
 
 /// Who sends the place's requests.
@@ -82,6 +121,7 @@ impl Seat {
                 watched: Vec::new(),
                 attention: Attention::Driver,
                 key_gone: None,
+                departure: Departure::Open,
                 failed: None,
             }),
             changed: Notify::new(),
@@ -96,16 +136,21 @@ impl Seat {
         self.lock().place.key().clone()
     }
 
-    /// Makes it a guard's, if it holds.
-    pub(crate) fn take_hold(self: &Arc<Self>) -> Option<(Arc<Lease>, Revision)> {
+    /// Makes it a guard's, if it holds by now.
+    pub(crate) fn claim_now(self: &Arc<Self>) -> Option<Claim> {
         let mut inner = self.lock();
+        inner.check_lease();
+        self.claim(&mut inner)
+    }
+
+    fn claim(self: &Arc<Self>, inner: &mut Inner) -> Option<Claim> {
         let token = inner.place.held()?;
         inner.attention = Attention::Guard;
         if inner.watched.is_empty() {
             let me: Weak<Self> = Arc::downgrade(self);
             self.core.hub.remind(me);
         }
-        Some((inner.lease.clone().expect("a hold has a lease"), token))
+        Some(Claim { lease: inner.lease.clone().expect("a hold has a lease"), token })
     }
 
     /// Whether it holds now, by the clock too.

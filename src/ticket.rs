@@ -10,11 +10,11 @@ use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget};
 use crate::guard::{Guard, Waiter};
 use crate::name::{Key, Name};
-use crate::queue::Seat;
 use crate::queue::driver::Attempt;
 use crate::queue::place::Patience;
 use crate::queue::rule::Rule;
 use crate::queue::wire::Value;
+use crate::queue::{Claim, Seat};
 use crate::session::Session;
 
 /// What a place in a queue becomes once it holds.
@@ -69,16 +69,22 @@ impl Queue {
     }
 
     pub(crate) async fn lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<G> {
-        let mut attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
-        attempt.hold().await?;
-        Ok(self.grant(attempt).expect("a patient attempt ends with a hold or an error"))
+        self.enter(rule, value)?.granted().await
+    }
+
+    pub(crate) async fn enqueue<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
+        let mut ticket = self.enter(rule, value)?;
+        ticket.attempt.as_mut().expect("it is not spent").queue().await?;
+        Ok(ticket)
     }
 
     pub(crate) async fn try_lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Option<G>> {
         let patience = if self.crowded.load(Ordering::Relaxed) { Patience::TryAfterLook } else { Patience::Try };
         let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, patience)?);
-        attempt.hold().await?;
-        Ok(self.grant(attempt))
+        match attempt.hold().await? {
+            Some(claim) => Ok(Some(self.grant(attempt, claim))),
+            None => self.not_granted(&attempt),
+        }
     }
 
     pub(crate) async fn try_lock_for<G: Grant>(
@@ -90,17 +96,15 @@ impl Queue {
         let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, Patience::Wait)?);
         attempt.queue().await?;
         attempt.be_patient();
-        // Held or not is asked below: it may hold by an event that came together with the end of the time.
-        if let Ok(held) = tokio::time::timeout(limit, attempt.hold()).await {
-            held?;
+        let claim = match tokio::time::timeout(limit, attempt.hold()).await {
+            Ok(claim) => claim?,
+            // It may hold by an event that came together with the end of the time.
+            Err(_) => attempt.seat().claim_now(),
+        };
+        match claim {
+            Some(claim) => Ok(Some(self.grant(attempt, claim))),
+            None => self.not_granted(&attempt),
         }
-        Ok(self.grant(attempt))
-    }
-
-    pub(crate) async fn enqueue<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
-        let mut attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
-        attempt.queue().await?;
-        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), granted: PhantomData })
     }
 
     /// The direct children of the queue, oldest first.
@@ -141,9 +145,20 @@ impl Queue {
         Ok(Seat::new(&self.session, self.name()?, rule, value, patience))
     }
 
-    fn grant<G: Grant>(&self, attempt: Attempt) -> Option<G> {
+    fn enter<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
+        let attempt = Attempt::patient(&self.session, self.seat(rule, value.clone(), Patience::Wait)?);
+        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), rule, value, granted: PhantomData })
+    }
+
+    fn grant<G: Grant>(&self, attempt: Attempt, claim: Claim) -> G {
         self.crowded.store(attempt.met_others(), Ordering::Relaxed);
-        Guard::of(attempt).map(G::of)
+        G::of(Guard::of(attempt, claim))
+    }
+
+    /// The queue was not free; or it was, and the hold was lost before it could be given.
+    fn not_granted<G>(&self, attempt: &Attempt) -> Result<Option<G>> {
+        self.crowded.store(true, Ordering::Relaxed);
+        attempt.seat().loss().map_or(Ok(None), |loss| Err(loss.into()))
     }
 }
 
@@ -179,6 +194,8 @@ pub struct Ticket<G = Guard> {
     /// `None` once it is spent.
     attempt: Option<Attempt>,
     queue: Queue,
+    rule: Rule,
+    value: Vec<u8>,
     granted: PhantomData<fn() -> G>,
 }
 
@@ -198,10 +215,16 @@ impl<G: Grant> Ticket<G> {
     ///
     /// Dropping the future keeps the place.
     pub async fn granted(&mut self) -> Result<G> {
-        let attempt = self.attempt.as_mut().expect("the ticket was granted before and is spent");
-        attempt.hold().await?;
-        let attempt = self.attempt.take().expect("looked at just now");
-        Ok(self.queue.grant(attempt).expect("a patient attempt ends with a hold or an error"))
+        loop {
+            let attempt = self.attempt.as_mut().expect("the ticket was granted before and is spent");
+            let claim = attempt.hold().await?;
+            let attempt = self.attempt.take().expect("looked at just now");
+            match claim {
+                Some(claim) => return Ok(self.queue.grant(attempt, claim)),
+                // Its turn came, and was lost again before anyone asked for it.
+                None => *self = self.queue.enter(self.rule, self.value.clone())?,
+            }
+        }
     }
 
     /// How many stand before it in the queue, as [`Mutex::queue`](crate::Mutex::queue) lists it: 0 holds.

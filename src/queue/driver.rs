@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::place::{Action, Input, Place};
+use super::place::{Action, Input};
 use super::wire::{Reply, SeenFence};
-use super::{Attention, Seat};
+use super::{Attention, Claim, Departure, Inner, Seat};
 use crate::error::{Error, Loss, Result, Verdict, code, verdict};
 use crate::etcd_client;
 use crate::name::Key;
@@ -34,7 +34,6 @@ pub(crate) struct Driver {
     failing: Option<Instant>,
     /// Since when etcd refuses to let the key go.
     refused: Option<Instant>,
-    departure: Departure,
 }
 
 /// A request on its way.
@@ -47,18 +46,6 @@ struct Call {
 /// What became of a request: `Err(None)` if the time limit passed.
 pub(super) type Answer = Result<Reply, Option<etcd_client::Error>>;
 
-/// What is known of the deletion of the own key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Departure {
-    /// etcd has not answered.
-    Open,
-    /// As `Open`, and a request may have deleted the key unheard.
-    Unheard,
-    Confirmed,
-    /// etcd answered that there was no key to delete.
-    NoKey,
-}
-
 impl Driver {
     pub(crate) fn new(seat: Arc<Seat>, patience: Duration) -> Self {
         Self {
@@ -69,12 +56,11 @@ impl Driver {
             patience,
             failing: None,
             refused: None,
-            departure: Departure::Open,
         }
     }
 
     /// Goes on until `done` is true of the place or it has ended. May be dropped at any time, and called again.
-    async fn drive(&mut self, done: impl Fn(&Place) -> bool) -> Result<()> {
+    async fn drive(&mut self, mut done: impl FnMut(&mut Inner) -> bool) -> Result<()> {
         loop {
             if let Some(call) = self.call() {
                 let answer = call.answer.as_mut().await;
@@ -91,11 +77,13 @@ impl Driver {
             let (action, lease) = {
                 let mut inner = seat.lock();
                 inner.check_lease();
-                if let Some(error) = inner.failed.take() {
-                    return Err(error);
-                }
-                if done(&inner.place) {
+                if done(&mut inner) {
                     return Ok(());
+                }
+                if inner.place.end().is_none()
+                    && let Some(error) = inner.failed.take()
+                {
+                    return Err(error);
                 }
                 (inner.place.next(), inner.lease.clone())
             };
@@ -131,7 +119,7 @@ impl Driver {
             Verdict::Unknown => {
                 self.seat.handle(Input::Unknown);
                 if leaving {
-                    self.departure = Departure::Unheard;
+                    self.seat.lock().departure.lose();
                 }
             }
             Verdict::NoLease => {
@@ -166,11 +154,7 @@ impl Driver {
             Some(SeenFence::Missing) | None => {}
         }
         if reply.input == Input::Left {
-            self.departure = match self.departure {
-                Departure::Open if reply.deleted == 0 => Departure::NoKey,
-                Departure::NoKey => Departure::NoKey,
-                _ => Departure::Confirmed,
-            };
+            self.seat.lock().departure.confirm(reply.deleted);
         }
         self.seat.handle(reply.input);
         Ok(())
@@ -191,12 +175,12 @@ impl Driver {
 
     /// Sees to what is due while a guard holds the seat.
     pub(super) async fn attend(mut self) {
-        let idle = |place: &Place| matches!(place.next(), Action::Wait | Action::Stop(_));
+        let idle = |inner: &Inner| matches!(inner.place.next(), Action::Wait | Action::Stop(_));
         loop {
-            let driven = self.drive(idle).await;
+            let driven = self.drive(|inner| idle(inner)).await;
             let mut inner = self.seat.lock();
             match inner.attention {
-                Attention::Task if driven.is_err() || idle(&inner.place) => inner.attention = Attention::Guard,
+                Attention::Task if driven.is_err() || idle(&inner) => inner.attention = Attention::Guard,
                 Attention::Task => continue,
                 Attention::Driver | Attention::Guard => {}
             }
@@ -295,22 +279,28 @@ impl Attempt {
 
     /// Takes the place in the queue.
     pub(crate) async fn queue(&mut self) -> Result<()> {
-        self.driver().drive(|place| place.created().is_some()).await
+        self.driver().drive(|inner| inner.place.created().is_some()).await
     }
 
-    /// Waits for the hold, or for the end of a try.
-    pub(crate) async fn hold(&mut self) -> Result<()> {
-        self.driver().drive(|place| place.held().is_some()).await
+    /// Waits for the hold: `None` if the place ended without one, or with one that nobody claimed.
+    pub(crate) async fn hold(&mut self) -> Result<Option<Claim>> {
+        let (seat, mut claim) = (self.seat().clone(), None);
+        let claimed = |inner: &mut Inner| {
+            claim = seat.claim(inner);
+            claim.is_some()
+        };
+        self.driver().drive(claimed).await?;
+        Ok(claim)
     }
 
-    /// Waits until the key is gone.
+    /// Waits until etcd has answered to the deletion of the key, or the lease has ended.
     pub(crate) async fn leave(&mut self) -> Departure {
         // A place that leaves fails for nothing but its lease, which ends it.
-        let _ = self.driver().drive(|place| matches!(place.next(), Action::Stop(_))).await;
-        self.driver().departure
+        let _ = self.driver().drive(|inner| inner.departure.is_answered()).await;
+        self.seat().lock().departure
     }
 
-    /// Leaves the place to its guard.
+    /// Leaves a claimed place to its guard.
     pub(crate) fn finish(mut self) -> Session {
         self.driver = None;
         self.session.clone()
