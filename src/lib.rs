@@ -10,6 +10,7 @@ mod queue;
 mod retry;
 mod session;
 mod ticket;
+mod token;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -18,7 +19,8 @@ pub use clock::Deadline;
 pub use election::{Election, Leader, Leadership, Observation, Observations};
 pub use error::{Error, Loss, Result};
 pub use etcd_client;
-pub use guard::{FencingToken, Guard, Lost, Waiter};
+pub use guard::{Guard, Lost};
 pub use mutex::Mutex;
 pub use session::{Health, Session, SessionBuilder, connect_options};
 pub use ticket::{Grant, Ticket};
+pub use token::{FencingToken, Waiter};

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::guard::{Guard, Waiter};
+use crate::guard::Guard;
 use crate::queue::rule::Rule;
 use crate::session::Session;
 use crate::ticket::{Queue, Ticket};
+use crate::token::Waiter;
 
 /// A fair mutual exclusion lock, shared by every process that names it.
 ///

@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// A key of etcd. Other clients' keys need not be UTF-8.
 pub(crate) type Key = Arc<[u8]>;
 
+/// A revision of the etcd store.
+pub(crate) type Revision = i64;
+
 /// A name that passed the check, with the prefix under which its queue lives.
 #[derive(Debug)]
 pub(crate) struct Name {

@@ -301,6 +301,7 @@ impl Seat {
                 "a place in the queue was lost and is taken again, at the back"
             );
         }
+        inner.departure = Departure::Open;
         let key = self.name.fresh_key(self.rule.lane, lease.id);
         inner.place.seat(Key::from(key.as_bytes()), lease.id);
         self.settle(inner);

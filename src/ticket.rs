@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget};
-use crate::guard::{Guard, Waiter};
+use crate::guard::Guard;
 use crate::name::{Key, Name};
 use crate::queue::driver::Attempt;
 use crate::queue::place::Patience;
@@ -16,6 +16,7 @@ use crate::queue::rule::Rule;
 use crate::queue::wire::Value;
 use crate::queue::{Claim, Seat};
 use crate::session::Session;
+use crate::token::Waiter;
 
 /// What a place in a queue becomes once it holds.
 pub trait Grant: sealed::Sealed + Sized {

@@ -14,10 +14,7 @@
 //! 4. From `leave` on a place does nothing but remove its key.
 
 use super::rule::Rule;
-use crate::name::Key;
-
-/// A revision of the etcd store.
-pub(crate) type Revision = i64;
+pub(crate) use crate::name::{Key, Revision};
 
 /// What the caller should do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

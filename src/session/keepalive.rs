@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use super::Health;
+use super::core::{Core, Phase};
 use super::deadline::{self, Step};
 use super::lease::Lease;
-use super::{Core, Health, Phase};
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, verdict};
 use crate::etcd_client::{self, PutOptions};

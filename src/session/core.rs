@@ -1,0 +1,176 @@
+//! What the tasks of a session share, and the calls that all of them make.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Health;
+use super::janitor::Departing;
+use super::lease::{Lease, Revoker};
+use super::watch::Hub;
+use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::etcd_client::{self, Client, KvClient, WatchClient};
+use crate::name;
+use crate::retry;
+
+/// What the tasks of a session share.
+pub(crate) struct Core {
+    pub(super) client: Client,
+    pub(crate) kv: KvClient,
+    pub(super) identity: Box<str>,
+    /// What a fence key says: whose session it is.
+    pub(super) fence_value: Arc<str>,
+    pub(super) namespace: Box<str>,
+    pub(super) ttl: Duration,
+    pub(crate) call_limit: Duration,
+    pub(super) phase: channel::Sender<Phase>,
+    pub(super) health: channel::Sender<Health>,
+    pub(crate) hub: Hub,
+    pub(super) departures: mpsc::UnboundedSender<Box<dyn Departing>>,
+    /// Asks for a renewal at once: something happened that a revoked lease would explain.
+    pub(super) renew_now: Notify,
+    /// The `run`s whose work is dropped before the lease goes.
+    pub(crate) runs: TaskTracker,
+    pub(super) closing: CancellationToken,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+/// Where a session stands.
+#[derive(Clone)]
+pub(super) enum Phase {
+    Standing(Arc<Lease>),
+    /// The last lease is lost, and the next not yet granted.
+    Between {
+        last: i64,
+    },
+    Closing {
+        last: i64,
+    },
+    Closed {
+        last: i64,
+    },
+}
+
+impl Core {
+    /// The lease to stand under; waits while there is none.
+    pub(crate) async fn lease(&self) -> Result<Arc<Lease>> {
+        let mut phase = self.phase.subscribe();
+        loop {
+            match &*phase.borrow_and_update() {
+                Phase::Standing(lease) if lease.loss().is_none() => return Ok(lease.clone()),
+                Phase::Closing { .. } | Phase::Closed { .. } => return Err(Error::Closed),
+                Phase::Standing(_) | Phase::Between { .. } => {}
+            }
+            phase.changed().await.expect("the session owns the channel");
+        }
+    }
+
+    /// The TTL that was asked for: the measure of how long to wait for a sign of life.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    pub(crate) fn watch_client(&self) -> WatchClient {
+        self.client.watch_client()
+    }
+
+    /// Completes when the session is being closed.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(crate) fn fence_value(&self) -> Arc<str> {
+        self.fence_value.clone()
+    }
+
+    pub(crate) fn fence_key(&self, lease: i64) -> String {
+        name::fence_key(&self.namespace, lease)
+    }
+
+    /// A call under a time limit of ours, since the client may have none: `None` if it passed.
+    pub(crate) async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, Option<etcd_client::Error>> {
+        tokio::time::timeout(self.call_limit, call).await.map_or(Err(None), |reply| reply.map_err(Some))
+    }
+
+    /// Fetches a new token. A failure shows in the call that needs it.
+    pub(crate) async fn reauthenticate(&self) {
+        if let Err(error) = self.call(self.client.refresh_token()).await {
+            tracing::debug!(?error, "could not refresh the authentication token");
+        }
+    }
+
+    /// Runs `task` to its end, though nobody waits for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Reads, until etcd answers or a time limit passes.
+    pub(crate) async fn read<T, F: Future<Output = Result<T, etcd_client::Error>>>(
+        &self,
+        read: impl Fn(KvClient) -> F,
+    ) -> Result<T> {
+        let started = tokio::time::Instant::now();
+        let mut delays = retry::delays();
+        loop {
+            let error = match self.call(read(self.kv.clone())).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            match error.as_ref().map_or(Verdict::Unknown, verdict) {
+                Verdict::Never => return Err(error.map_or(Error::Unknown, Error::from)),
+                Verdict::Reauthenticate => self.reauthenticate().await,
+                _ => {}
+            }
+            if started.elapsed() >= self.call_limit {
+                return Err(error.map_or(Error::Unknown, Error::from));
+            }
+            tokio::time::sleep(delays.next()).await;
+        }
+    }
+
+    /// Takes over a place that its owner has given up.
+    pub(crate) fn take(&self, departing: Box<dyn Departing>) {
+        // A session that has ended took the key with it.
+        let _ = self.departures.send(departing);
+    }
+
+    /// A key vanished that a revoked lease would explain.
+    pub(crate) fn doubt_lease(&self) {
+        self.renew_now.notify_one();
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.health.send_if_modified(|current| std::mem::replace(current, health) != health);
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, lease: &Arc<Lease>) {
+        self.hub.keep_pulse(self, lease.id);
+        self.phase.send_replace(Phase::Standing(lease.clone()));
+        self.set_health(Health::Safe);
+    }
+
+    pub(super) fn finish(&self) {
+        self.phase.send_modify(|phase| {
+            let (Phase::Between { last } | Phase::Closing { last } | Phase::Closed { last }) = *phase else {
+                unreachable!("a session finishes after its lease")
+            };
+            *phase = Phase::Closed { last };
+        });
+        self.set_health(Health::Lost(Loss::Closed));
+    }
+
+    pub(super) fn revoker(&self) -> Revoker {
+        Revoker { client: self.client.lease_client(), runtime: self.runtime.clone(), limit: self.call_limit }
+    }
+}

@@ -1,0 +1,238 @@
+//! The stream itself.
+//!
+//! 1. It is drained by one task that waits for nobody, and at most 32 requests are unanswered on it.
+//! 2. One that is silent for a TTL is asked whether it keeps up with the cluster, and given up if it does not.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Covered, Hub, Notice, Request, Sending, State};
+use crate::error::{Verdict, is_stale_token, verdict};
+use crate::etcd_client::{
+    EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
+};
+use crate::name::Revision;
+use crate::retry;
+use crate::session::Core;
+
+/// How many requests may be unanswered on the stream. The client's channel takes 100, and the connection some
+/// 12,000 small unread frames.
+const UNANSWERED: usize = 32;
+
+/// Keeps the stream until the session closes.
+pub(crate) async fn run(core: Arc<Core>) {
+    tokio::select! {
+        () = core.closing.cancelled() => {}
+        () = keep(&core) => {}
+    }
+}
+
+async fn keep(core: &Core) {
+    let mut delays = retry::delays();
+    loop {
+        core.hub.broken();
+        match open(core).await {
+            Ok(mut stream) => {
+                let opened = Instant::now();
+                let why = stream.serve(core).await;
+                tracing::debug!(why, "the watch stream broke");
+                if opened.elapsed() > core.ttl {
+                    delays.reset();
+                }
+                if is_stale_token(&why) {
+                    core.reauthenticate().await;
+                }
+            }
+            Err(why) => tracing::debug!(why, "no watch stream"),
+        }
+        sleep(delays.next()).await;
+    }
+}
+
+struct Stream {
+    sender: WatchRequestSender,
+    responses: WatchResponseStream,
+    /// The watches that etcd has not answered for yet, in order.
+    creating: VecDeque<i64>,
+    cancelling: HashSet<i64>,
+    heard: Instant,
+    probe: Probe,
+}
+
+/// Whether a silent stream can be trusted: a member that is cut off from its cluster keeps silent if the client
+/// requires no leader.
+#[derive(Clone, Copy)]
+enum Probe {
+    Idle,
+    /// A new watch on this stream must stand at this revision, which the cluster has reached, or a later one.
+    Sent {
+        id: i64,
+        floor: Revision,
+    },
+}
+
+async fn open(core: &Core) -> Result<Stream, String> {
+    // A stream opens with a first watch: the pulse, which every session has.
+    let (id, key) = {
+        let mut state = core.hub.lock();
+        let State { pulse, watches, .. } = &mut *state;
+        let (key, _) = pulse.as_ref().expect("a session has a lease before a stream");
+        let watch = watches.get_mut(key).ok_or("the fence key cannot be watched")?;
+        watch.sent = true;
+        (watch.id, key.clone())
+    };
+    let mut client = core.client.watch_client();
+    match core.call(client.watch(key.to_vec(), Some(options(id, None)))).await {
+        Ok(stream) => {
+            let (sender, responses) = stream.split();
+            Ok(Stream {
+                sender,
+                responses,
+                creating: VecDeque::from([id]),
+                cancelling: HashSet::new(),
+                heard: Instant::now(),
+                probe: Probe::Idle,
+            })
+        }
+        Err(error) => {
+            if error.as_ref().is_some_and(|error| verdict(error) == Verdict::Reauthenticate) {
+                core.reauthenticate().await;
+            }
+            Err(error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string()))
+        }
+    }
+}
+
+fn options(id: i64, start: Option<Revision>) -> WatchOptions {
+    let options = WatchOptions::new().with_watch_id(id).with_filters([WatchFilterType::NoPut]);
+    start.map_or(options.clone(), |start| options.with_start_revision(start))
+}
+
+impl Stream {
+    /// Serves the stream until it breaks; returns why it did.
+    async fn serve(&mut self, core: &Core) -> String {
+        let mut floor = pin!(None);
+        loop {
+            if let Err(why) = self.send_requests(&core.hub).await {
+                return why;
+            }
+            let (aged, next) = core.hub.aged();
+            aged.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.tell(Notice::Aged));
+            let silent = self.heard + core.ttl;
+            tokio::select! {
+                biased;
+                message = self.responses.message() => match message {
+                    Ok(Some(response)) => {
+                        self.heard = Instant::now();
+                        if let Err(why) = self.hear(core, &response) {
+                            return why;
+                        }
+                    }
+                    Ok(None) => return "the stream ended".to_owned(),
+                    Err(error) => return error.to_string(),
+                },
+                () = core.hub.wake.notified() => {}
+                () = sleep_until(next.unwrap_or(silent)), if next.is_some() => {}
+                () = sleep_until(silent), if floor.is_none() => match self.probe {
+                    Probe::Idle => floor.set(Some(timeout(core.call_limit, core.revision()))),
+                    Probe::Sent { .. } => return "a silent stream did not answer".to_owned(),
+                },
+                revision = async { floor.as_mut().as_pin_mut().expect("guarded").await }, if floor.is_some() => {
+                    floor.set(None);
+                    self.heard = Instant::now();
+                    if let Ok(Some(revision)) = revision {
+                        self.send_probe(&core.hub, revision);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what is asked for, as far as few enough are unanswered.
+    async fn send_requests(&mut self, hub: &Hub) -> Result<(), String> {
+        while self.creating.len() + self.cancelling.len() < UNANSWERED {
+            let Some(request) = hub.next_request() else { break };
+            let sent = match request {
+                Sending::Create { key, id, start } => {
+                    self.creating.push_back(id);
+                    self.sender.watch(key.to_vec(), Some(options(id, start))).await
+                }
+                Sending::Cancel(id) => {
+                    self.cancelling.insert(id);
+                    self.sender.cancel(id).await
+                }
+            };
+            sent.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, core: &Core, response: &WatchResponse) -> Result<(), String> {
+        let revision = response.header().map_or(0, |header| header.revision());
+        if response.created() {
+            let id = self.creating.pop_front().ok_or("a watch that nobody asked for")?;
+            if response.canceled() {
+                return self.refused(core, id, response.cancel_reason());
+            }
+            if let Probe::Sent { id: probe, floor } = self.probe
+                && probe == id
+            {
+                self.probe = Probe::Idle;
+                core.hub.lock().requests.push_back(Request::Cancel(id));
+                return if revision < floor { Err("a silent stream lags".to_owned()) } else { Ok(()) };
+            }
+            if let Some(Covered { key, from, watchers }) = core.hub.cover(id, revision) {
+                watchers.into_iter().for_each(|w| w.tell(Notice::Covered { key: key.clone(), from }));
+            }
+            return Ok(());
+        }
+        if response.canceled() {
+            if self.cancelling.remove(&response.watch_id()) {
+                return Ok(());
+            }
+            return Err(format!("etcd cancelled a watch: {}", response.cancel_reason()));
+        }
+        for event in response.events().iter().filter(|event| event.event_type() == EventType::Delete) {
+            let Some(at) = event.kv().map(|kv| kv.mod_revision()) else { continue };
+            if let Some(Covered { key, watchers, .. }) = core.hub.cover(response.watch_id(), at) {
+                watchers.into_iter().for_each(|w| w.tell(Notice::Deleted { key: key.clone(), at }));
+            }
+        }
+        Ok(())
+    }
+
+    /// etcd did not make a watch. Without the permission it never will; anything else may pass on a new stream.
+    fn refused(&self, core: &Core, id: i64, reason: &str) -> Result<(), String> {
+        if !reason.to_lowercase().contains("permission") {
+            return Err(reason.to_owned());
+        }
+        let mut state = core.hub.lock();
+        let Some(watch) = state.ids.remove(&id).and_then(|key| state.watches.remove(&key)) else { return Ok(()) };
+        drop(state);
+        let reason: Arc<str> = reason.into();
+        watch.watchers.into_iter().for_each(|w| w.tell(Notice::Denied { reason: reason.clone() }));
+        Ok(())
+    }
+
+    fn send_probe(&mut self, hub: &Hub, floor: Revision) {
+        let mut state = hub.lock();
+        let Some((key, _)) = state.pulse.clone() else { return };
+        state.last_id += 1;
+        let id = state.last_id;
+        self.probe = Probe::Sent { id, floor };
+        state.requests.push_back(Request::Probe(key, id));
+    }
+}
+
+impl Core {
+    /// The revision that the cluster has reached at least.
+    async fn revision(&self) -> Option<Revision> {
+        let key = self.fence_key(0);
+        let mut kv = self.kv.clone();
+        let reply = kv.get(key, None).await.ok()?;
+        reply.header().map(|header| header.revision())
+    }
+}
