@@ -1,0 +1,255 @@
+//! Any future may be dropped at any await point: no key, no lease, no watch and no task is left behind, and the next in
+//! the queue gets its turn. That nothing but keys is left is looked at when each test is over.
+//!
+//! Each future is polled by hand, zero times and more until it is done, and dropped: right after the last poll, when
+//! its request is on its way, and when the reply is there and it has not seen it.
+
+mod common;
+
+use std::any::Any;
+use std::pin::Pin;
+
+use common::{ByHand, Drops, LIMIT, Progress, TestResult, World, equals, on_etcd, soon, until};
+use tenure::{Guard, Mutex, Session};
+
+type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
+
+/// Everything that takes a place, and what it returns.
+const WAYS: [(&str, fn(Mutex) -> Doing); 4] = [
+    ("lock", |mutex| Box::pin(async move { Box::new(mutex.lock().await.unwrap()) as Box<dyn Any> })),
+    ("try_lock", |mutex| Box::pin(async move { Box::new(mutex.try_lock().await.unwrap()) as Box<dyn Any> })),
+    ("try_lock_for", |mutex| Box::pin(async move { Box::new(mutex.try_lock_for(LIMIT).await.unwrap()) as Box<dyn Any> })),
+    ("enqueue", |mutex| {
+        Box::pin(async move {
+            let mut ticket = mutex.enqueue().await.unwrap();
+            Box::new(ticket.granted().await.unwrap()) as Box<dyn Any>
+        })
+    }),
+];
+
+const DROPS: [Drops; 2] = [Drops::AtOnce, Drops::OnceWoken];
+
+/// More polls than any of these takes: they would never end.
+const MANY: usize = 100;
+
+/// All on one session, where a hold is handed on in memory; and each on its own.
+async fn sessions(world: &World) -> TestResult<[[Session; 3]; 2]> {
+    let session = || world.session();
+    let (one, two, three) = (session().await?, session().await?, session().await?);
+    Ok([[one.clone(), one.clone(), one.clone()], [one, two, three]])
+}
+
+async fn is_free(mutex: &Mutex, case: &str) -> TestResult<Guard> {
+    Ok(soon(case, mutex.lock()).await?)
+}
+
+#[tokio::test]
+async fn a_dropped_acquisition_leaves_a_free_lock_free() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [_, session, other] in sessions(world).await? {
+            for (way, acquire) in WAYS {
+                for drops in DROPS {
+                    for polls in 0.. {
+                        let case = format!("{way} after {polls} polls, {drops:?}");
+                        assert!(polls < MANY, "{case}");
+                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        let progress = future.poll(polls, drops).await;
+                        drop(future);
+                        let done = matches!(progress, Progress::Ready(_));
+                        // The guard, if there is one.
+                        drop(progress);
+                        is_free(&other.mutex("name"), &case).await?.unlock().await?;
+                        equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                        if done {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_dropped_acquisition_leaves_the_queue_to_the_next() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for (way, acquire) in WAYS {
+                for drops in DROPS {
+                    for polls in 0.. {
+                        let case = format!("{way} after {polls} polls, {drops:?}");
+                        assert!(polls < MANY, "{case}");
+                        let guard = holding.mutex("name").lock().await?;
+                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        let progress = future.poll(polls, drops).await;
+                        let mut next = other.mutex("name").enqueue().await?;
+                        drop(future);
+                        equals(&case, 2, async || world.keys("name/").await.len()).await;
+                        assert_eq!(next.position().await?, 1, "{case}");
+                        guard.unlock().await?;
+                        soon(&case, next.granted()).await?.unlock().await?;
+                        if !matches!(progress, Progress::Polled) {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The last moment is the worst: the hold is granted, and nobody is there to take it.
+#[tokio::test]
+async fn an_acquisition_dropped_at_its_grant_leaves_the_hold_to_the_next() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for (way, acquire) in WAYS.into_iter().filter(|(way, _)| *way != "try_lock") {
+                for drops in DROPS {
+                    for polls in 0.. {
+                        let case = format!("{way} after {polls} polls since the release, {drops:?}");
+                        assert!(polls < MANY, "{case}");
+                        let guard = holding.mutex("name").lock().await?;
+                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        assert!(matches!(future.poll_until_quiet().await, Progress::Quiet), "{case}");
+                        let mut next = other.mutex("name").enqueue().await?;
+                        assert_eq!(next.position().await?, 2, "{case}");
+                        guard.unlock().await?;
+                        let progress = future.poll(polls, drops).await;
+                        drop(future);
+                        let done = !matches!(progress, Progress::Polled);
+                        drop(progress);
+                        soon(&case, next.granted()).await?.unlock().await?;
+                        equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                        if done {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Where a place is kept across a `select!`, a lock in a loop would go to the back at every tick, and never win.
+#[tokio::test]
+async fn a_ticket_keeps_its_place_however_often_the_wait_is_dropped() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for drops in DROPS {
+                for polls in 0.. {
+                    let case = format!("{polls} polls, {drops:?}");
+                    assert!(polls < MANY, "{case}");
+                    let guard = holding.mutex("name").lock().await?;
+                    let mut ticket = session.mutex("name").enqueue().await?;
+                    let mut behind = other.mutex("name").enqueue().await?;
+                    let place = session.mutex("name").queue().await?.swap_remove(1);
+
+                    let waited = ByHand::new(ticket.granted()).poll(polls, drops).await;
+                    assert!(!matches!(waited, Progress::Ready(_)), "{case}");
+                    assert_eq!((ticket.position().await?, behind.position().await?), (1, 2), "{case}");
+                    guard.unlock().await?;
+                    let granted = ByHand::new(ticket.granted()).poll(polls, drops).await;
+                    let guard = match granted {
+                        Progress::Ready(guard) => guard?,
+                        Progress::Polled | Progress::Quiet => soon(&case, ticket.granted()).await?,
+                    };
+                    assert_eq!(guard.token(), place.token(), "{case}");
+                    assert_eq!(guard.key(), place.key(), "{case}");
+                    guard.unlock().await?;
+                    soon(&case, behind.granted()).await?.unlock().await?;
+                    if matches!(waited, Progress::Quiet) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Whether or not anybody waits for the confirmation, the hold is given back.
+#[tokio::test]
+async fn a_dropped_unlock_still_unlocks() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for drops in DROPS {
+                for polls in 0.. {
+                    let case = format!("{polls} polls, {drops:?}");
+                    assert!(polls < MANY, "{case}");
+                    let mut next = Vec::new();
+                    let guard = holding.mutex("name").lock().await?;
+                    if polls % 2 == 0 {
+                        next.push(session.mutex("name").enqueue().await?);
+                    }
+                    next.push(other.mutex("name").enqueue().await?);
+                    let mut unlocking = ByHand::new(guard.unlock());
+                    let progress = unlocking.poll(polls, drops).await;
+                    drop(unlocking);
+                    for mut ticket in next {
+                        soon(&case, ticket.granted()).await?.unlock().await?;
+                    }
+                    equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                    if let Progress::Ready(unlocked) = progress {
+                        unlocked?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Opening a session is no exception: what was granted meanwhile is revoked.
+#[tokio::test]
+async fn a_dropped_open_leaves_no_lease() -> TestResult {
+    on_etcd(async |world: &World| {
+        for drops in DROPS {
+            for polls in 0.. {
+                let case = format!("{polls} polls, {drops:?}");
+                assert!(polls < MANY, "{case}");
+                let mut opening = ByHand::new(Session::open(world.etcd.client().await?));
+                let done = matches!(opening.poll(polls, drops).await, Progress::Ready(_));
+                drop(opening);
+                equals(&case, Vec::new(), async || world.leases().await).await;
+                if done {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The same by the clock, as a `tokio::time::timeout` does it: a thousand times, at any moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_timeouts_leave_nothing_in_the_queue() -> TestResult {
+    on_etcd(async |world: &World| {
+        let [_, [holding, session, other]] = sessions(world).await?;
+        let guard = holding.mutex("name").lock().await?;
+        let mut tries = tokio::task::JoinSet::new();
+        for n in 0..1_000u64 {
+            let mutex = if n % 2 == 0 { session.mutex("name") } else { other.mutex("name") };
+            tries.spawn(async move {
+                let limit = std::time::Duration::from_micros(n * 50);
+                assert!(tokio::time::timeout(limit, mutex.lock()).await.is_err(), "two hold");
+            });
+        }
+        soon("all time out", tries.join_all()).await;
+        until("the holder is alone", async || world.keys("name/").await == [guard.key()]).await;
+        assert!(guard.is_valid());
+        guard.unlock().await?;
+        is_free(&other.mutex("name"), "it is free").await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,101 @@
+//! What a hold costs, in requests that etcd has counted.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Requests, TestResult, World, on_etcd, soon};
+
+/// As cheap as a bare put and delete: no look, no read, no second commit.
+#[tokio::test]
+async fn an_uncontended_lock_is_one_request_and_an_unlock_is_one() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let mutex = session.mutex("name");
+        let begun = world.settled_requests(1.0).await;
+        for _ in 0..10 {
+            let before = world.requests().await;
+            let guard = mutex.lock().await?;
+            let held = world.requests().await;
+            assert_eq!(held.since(before), Requests { txns: 1, reads: 0, writes: 0 });
+            guard.unlock().await?;
+            assert_eq!(world.requests().await.since(held).all(), 1);
+            let guard = mutex.try_lock().await?.expect("it is free");
+            guard.unlock().await?;
+        }
+        // Nothing follows later either.
+        assert_eq!(world.settled_requests(1.0).await.since(begun).all(), 40);
+        Ok(())
+    })
+    .await
+}
+
+/// A watch for every critical section would double what etcd has to do.
+#[tokio::test]
+async fn a_short_hold_makes_no_watch() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let mutex = session.mutex("name");
+        let asked = async || world.metric("grpc_server_msg_received_total", "grpc_method=\"Watch\"").await;
+        common::equals("watches", 1.0, async || world.watches().await).await;
+        let mut short = 0;
+        while short < 20 {
+            let (before, begun) = (asked().await, Instant::now());
+            mutex.lock().await?.unlock().await?;
+            // On a machine that stood still meanwhile it was no short one.
+            if begun.elapsed() < Duration::from_millis(90) {
+                assert_eq!(asked().await, before);
+                short += 1;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A hand-off wakes the next in the queue and nobody else, and needs one read at most.
+#[tokio::test]
+async fn a_hand_off_adds_one_read_at_most() -> TestResult {
+    on_etcd(async |world: &World| {
+        let mut guard = world.session().await?.mutex("name").lock().await?;
+        let mut waiting = Vec::new();
+        for _ in 0..6 {
+            let mut ticket = world.session().await?.mutex("name").enqueue().await?;
+            waiting.push(tokio::spawn(async move { ticket.granted().await }));
+        }
+        // Each session watches its fence key and its own place, and those who wait the one before them.
+        let mut watches = 7.0 + 7.0 + 6.0;
+        for next in waiting {
+            let before = world.settled_requests(watches).await;
+            guard.unlock().await?;
+            guard = soon("the next holds", next).await??;
+            // The session that was the holder's is gone with the guard, and with it three watches.
+            watches -= 3.0;
+            let spent = world.settled_requests(watches).await.since(before);
+            assert!(spent.all() <= 2, "an unlock and {spent:?}");
+            assert_eq!(spent.txns, 0);
+        }
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A queue is waited in for nothing: after it has settled, nobody asks until somebody goes.
+#[tokio::test]
+async fn a_hundred_waiters_cost_one_watch_each() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (holding, waiting) = (world.session().await?, world.session().await?);
+        let guard = holding.mutex("name").lock().await?;
+        let mut tickets = Vec::new();
+        for _ in 0..100 {
+            tickets.push(waiting.mutex("name").enqueue().await?);
+        }
+        // Two fence keys, the holder's key on either session, and a hundred places: neighbours share.
+        world.settled_requests(2.0 + 2.0 + 100.0).await;
+        drop(tickets);
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,290 @@
+//! No hold outlives its end unnoticed: whoever holds is told why it is over, its work is dropped, and the session goes on
+//! under a new lease.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{DropFlag, TestResult, World, endless, on_etcd, soon, until};
+use tenure::{Error, Guard, Health, Loss, Session};
+use tokio::task::JoinHandle;
+
+/// The shortest that etcd grants.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// A guard whose work runs, and all who ask after it.
+struct Held {
+    guard: Arc<Guard>,
+    running: JoinHandle<Result<(), Loss>>,
+    dropped: Arc<AtomicBool>,
+    lost: JoinHandle<Loss>,
+}
+
+impl Held {
+    async fn of(session: &Session) -> TestResult<Self> {
+        let guard = Arc::new(session.mutex("name").lock().await?);
+        let (flag, dropped) = DropFlag::new();
+        let held = guard.clone();
+        let running = tokio::spawn(async move { held.run(endless(flag)).await });
+        let lost = tokio::spawn(guard.lost());
+        assert!(guard.is_valid());
+        assert!(!guard.deadline().has_passed());
+        Ok(Self { guard, running, dropped, lost })
+    }
+
+    /// Everybody is told, and told the same.
+    async fn ends(self, expected: Loss) -> TestResult {
+        let Self { guard, running, dropped, lost } = self;
+        assert_eq!(soon("`lost` fires", lost).await?, expected);
+        assert!(!guard.is_valid());
+        assert!(guard.deadline().has_passed());
+        assert_eq!(soon("`run` ends", running).await?, Err(expected));
+        assert!(dropped.load(Ordering::SeqCst), "`run` has not dropped its work");
+        assert_eq!(guard.lost().await, expected);
+        assert_eq!(guard.run(async { unreachable!("it is not started any more") }).await, Err::<(), _>(expected));
+        let guard = Arc::into_inner(guard).expect("its work is dropped");
+        assert!(matches!(guard.unlock().await, Err(Error::Lost(loss)) if loss == expected));
+        Ok(())
+    }
+}
+
+/// The session has a lease again, by itself, and can lock.
+async fn recovers(session: &Session, lost: i64) -> TestResult {
+    until("a new lease", async || session.lease_id() != lost && *session.health().borrow() == Health::Safe).await;
+    assert!(!session.deadline().has_passed());
+    let guard = soon("the lock is free", session.mutex("name").lock()).await?;
+    assert!(guard.key().contains(&format!("{:x}-", session.lease_id())));
+    guard.unlock().await?;
+    Ok(())
+}
+
+/// An operator who revokes a lease means that what it holds should end.
+#[tokio::test]
+async fn a_holder_whose_lease_is_revoked_is_told() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let (held, lease) = (Held::of(&session).await?, session.lease_id());
+        world.client().lease_revoke(lease).await?;
+        held.ends(Loss::Revoked).await?;
+        recovers(&session, lease).await
+    })
+    .await
+}
+
+/// The same for one who had to wait, whose watch is of another kind.
+#[tokio::test]
+async fn a_holder_that_had_waited_and_whose_lease_is_revoked_is_told() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (before, session) = (world.session().await?, world.session().await?);
+        let guard = before.mutex("name").lock().await?;
+        let ticket = session.mutex("name").enqueue().await?;
+        guard.unlock().await?;
+        let mut ticket = ticket;
+        let guard = ticket.granted().await?;
+        let lease = session.lease_id();
+        world.client().lease_revoke(lease).await?;
+        assert_eq!(soon("`lost` fires", guard.lost()).await, Loss::Revoked);
+        recovers(&session, lease).await
+    })
+    .await
+}
+
+/// `etcdctl del` is how operators take a lock away. Nothing in Go's package notices.
+#[tokio::test]
+async fn a_holder_whose_key_is_deleted_is_told() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let (held, lease) = (Held::of(&session).await?, session.lease_id());
+        world.client().delete(held.guard.key(), None).await?;
+        held.ends(Loss::Deleted).await?;
+        assert_eq!(session.lease_id(), lease, "the lease was not at fault");
+        session.mutex("name").lock().await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A hold that ends where it began is no loss.
+#[tokio::test]
+async fn a_holder_that_unlocks_is_released() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let guard = session.mutex("name").lock().await?;
+        let (lost, early) = (guard.lost(), tokio::spawn(guard.lost()));
+        guard.unlock().await?;
+        assert_eq!(soon("`lost` fires", early).await?, Loss::Released);
+        assert_eq!(soon("`lost` fires", lost.clone()).await, Loss::Released);
+
+        let guard = session.mutex("name").lock().await?;
+        let lost = guard.lost();
+        drop(guard);
+        assert_eq!(soon("`lost` fires", lost).await, Loss::Released);
+        Ok(())
+    })
+    .await
+}
+
+/// A server that says nothing must not keep anybody in the belief that they hold.
+#[tokio::test]
+async fn a_holder_whose_server_is_frozen_ends_at_its_deadline() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(SHORT).await?;
+        let (held, lease) = (Held::of(&session).await?, session.lease_id());
+        world.etcd.pause(0)?;
+        let mut deadline = held.guard.deadline();
+        while !held.guard.deadline().has_passed() {
+            // A renewal that was on its way may still count.
+            deadline = deadline.max(held.guard.deadline());
+            let (passed, valid) = (deadline.has_passed(), held.guard.is_valid());
+            assert!(!(passed && valid), "valid after its deadline");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!held.guard.is_valid());
+        assert!(session.deadline().has_passed());
+        held.ends(Loss::Expired).await?;
+        // All that without a word from etcd.
+        world.etcd.resume(0)?;
+        recovers(&session, lease).await
+    })
+    .await
+}
+
+/// Timers that did not run must not make a hold last longer. There is one thread here, and it is busy.
+#[tokio::test]
+async fn a_holder_whose_runtime_was_blocked_is_not_valid_after_its_deadline() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(SHORT).await?;
+        let (held, lease) = (Held::of(&session).await?, session.lease_id());
+        let deadline = held.guard.deadline();
+        while !deadline.has_passed() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!held.guard.is_valid());
+        assert!(held.guard.deadline().has_passed());
+        assert!(session.deadline().has_passed());
+        // The work is not polled once more, nor is any other begun.
+        assert!(!held.dropped.load(Ordering::SeqCst));
+        held.ends(Loss::Expired).await?;
+        recovers(&session, lease).await
+    })
+    .await
+}
+
+/// A new hold must not be confused with the old one, which ended under the lease before.
+#[tokio::test]
+async fn a_lost_guard_stays_lost_under_the_next_lease() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let (old, lease) = (session.mutex("name").lock().await?, session.lease_id());
+        world.client().lease_revoke(lease).await?;
+        let new = soon("the lock is free", async {
+            until("a new lease", async || session.lease_id() != lease).await;
+            session.mutex("name").lock().await
+        })
+        .await?;
+        assert!(new.token() > old.token());
+        assert!(new.is_valid() && !old.is_valid());
+        assert!(matches!(old.verify().await, Err(Error::Lost(Loss::Revoked))));
+        drop(old);
+        new.verify().await?;
+        new.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Nobody need restart because a lease was lost in the queue.
+#[tokio::test]
+async fn a_waiter_whose_lease_is_revoked_queues_again() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (holding, waiting) = (world.session().await?, world.session().await?);
+        let guard = holding.mutex("name").lock().await?;
+        let mutex = waiting.mutex("name");
+        let next = tokio::spawn(async move { mutex.lock().await });
+        until("it queues", async || world.keys("name/").await.len() == 2).await;
+        let lease = waiting.lease_id();
+        world.client().lease_revoke(lease).await?;
+        let queue = async || holding.mutex("name").queue().await.unwrap();
+        until("it queues again", async || queue().await.get(1).is_some_and(|waiter| waiter.lease() != lease)).await;
+        assert!(!next.is_finished());
+        assert!(guard.is_valid());
+        guard.unlock().await?;
+        let guard = soon("it holds", next).await??;
+        assert!(guard.key().contains(&format!("{:x}-", waiting.lease_id())), "{}", guard.key());
+        guard.verify().await?;
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A waiter has no right to what its predecessor leaves once its own key is gone (etcd #16221).
+#[tokio::test]
+async fn a_waiter_whose_key_is_deleted_queues_again_at_the_back() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (holding, waiting) = (world.session().await?, world.session().await?);
+        let guard = holding.mutex("name").lock().await?;
+        let mut ticket = waiting.mutex("name").enqueue().await?;
+        let key = holding.mutex("name").queue().await?[1].key().to_owned();
+        let next = tokio::spawn(async move { ticket.granted().await });
+        let mut last = holding.mutex("name").enqueue().await?;
+        world.client().delete(key.as_str(), None).await?;
+        until("it queues again", async || {
+            let keys = world.keys("name/").await;
+            keys.len() == 3 && !keys.contains(&key)
+        })
+        .await;
+        guard.unlock().await?;
+        let guard = soon("the other is first now", last.granted()).await?;
+        assert!(!next.is_finished());
+        guard.unlock().await?;
+        soon("it holds", next).await??.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Readiness probes and metrics look here: every change shows, and in this order.
+#[tokio::test]
+async fn health_goes_from_safe_to_jeopardy_to_lost_and_back() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(5)).await?;
+        let mut health = session.health();
+        assert_eq!(*health.borrow_and_update(), Health::Safe);
+        world.etcd.pause(0)?;
+        soon("jeopardy", health.changed()).await?;
+        let Health::Jeopardy(deadline) = *health.borrow_and_update() else { panic!("{:?}", *health.borrow()) };
+        assert_eq!(deadline, session.deadline());
+        assert!(!deadline.has_passed());
+        soon("the loss", health.changed()).await?;
+        assert_eq!(*health.borrow_and_update(), Health::Lost(Loss::Expired));
+        assert!(deadline.has_passed());
+        world.etcd.resume(0)?;
+        soon("a new lease", health.changed()).await?;
+        assert_eq!(*health.borrow_and_update(), Health::Safe);
+        Ok(())
+    })
+    .await
+}
+
+/// Trouble that passes in time costs nothing.
+#[tokio::test]
+async fn jeopardy_that_passes_before_the_deadline_costs_no_hold() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(9)).await?;
+        let guard = session.mutex("name").lock().await?;
+        let mut health = session.health();
+        world.etcd.pause(0)?;
+        soon("jeopardy", health.wait_for(|health| matches!(health, Health::Jeopardy(_)))).await?;
+        world.etcd.resume(0)?;
+        soon("safe again", health.wait_for(|health| *health == Health::Safe)).await?;
+        assert!(guard.is_valid());
+        guard.verify().await?;
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
