@@ -18,7 +18,9 @@ type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
 const WAYS: [(&str, fn(Mutex) -> Doing); 4] = [
     ("lock", |mutex| Box::pin(async move { Box::new(mutex.lock().await.unwrap()) as Box<dyn Any> })),
     ("try_lock", |mutex| Box::pin(async move { Box::new(mutex.try_lock().await.unwrap()) as Box<dyn Any> })),
-    ("try_lock_for", |mutex| Box::pin(async move { Box::new(mutex.try_lock_for(LIMIT).await.unwrap()) as Box<dyn Any> })),
+    ("try_lock_for", |mutex| {
+        Box::pin(async move { Box::new(mutex.try_lock_for(LIMIT).await.unwrap()) as Box<dyn Any> })
+    }),
     ("enqueue", |mutex| {
         Box::pin(async move {
             let mut ticket = mutex.enqueue().await.unwrap();

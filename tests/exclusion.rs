@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{TestResult, World, on_etcd, soon, until};
-use etcd_client::Client;
+use tenure::etcd_client::Client;
 use tenure::{FencingToken, Session};
 use tokio::task::JoinSet;
 

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{LONG, TestResult, World, on, on_etcd, soon, until};
-use etcd_client::Client;
+use tenure::etcd_client::Client;
 use tenure::testing::Etcd;
 use tenure::{Guard, Loss, Result, Session};
 use tokio::task::JoinHandle;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, GetOptions};
 use tenure::Session;
+use tenure::etcd_client::{Client, GetOptions};
 use tenure::testing::{Error, Etcd};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -153,11 +153,7 @@ impl Requests {
     }
 
     pub(crate) fn since(self, earlier: Self) -> Self {
-        Self {
-            txns: self.txns - earlier.txns,
-            reads: self.reads - earlier.reads,
-            writes: self.writes - earlier.writes,
-        }
+        Self { txns: self.txns - earlier.txns, reads: self.reads - earlier.reads, writes: self.writes - earlier.writes }
     }
 }
 

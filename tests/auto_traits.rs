@@ -1,0 +1,101 @@
+//! What a type can be used for in a program of many threads: a promise that the compiler would break in silence.
+
+use std::error::Error as StdError;
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tenure::etcd_client::{Client, Txn};
+use tenure::{
+    Deadline, Error, FencingToken, Guard, Health, Loss, Lost, Mutex, Session, SessionBuilder, Ticket, Waiter,
+};
+
+fn shared<T: Debug + Send + Sync + 'static>() {}
+fn handle<T: Clone + Debug + Send + Sync + Unpin + 'static>() {}
+fn value<T: Copy + Eq + Debug + Send + Sync + Unpin + 'static>() {}
+fn ordered<T: Copy + Ord>() {}
+fn future<F: Future + Send + 'static>(_: F) {}
+
+#[test]
+fn handles_can_be_cloned_and_shared() {
+    handle::<Session>();
+    handle::<Mutex>();
+    handle::<Lost>();
+    handle::<Waiter>();
+}
+
+#[test]
+fn guards_tickets_and_builders_can_be_sent_and_shared() {
+    shared::<Guard>();
+    shared::<Ticket>();
+    shared::<SessionBuilder>();
+    shared::<Error>();
+}
+
+#[test]
+fn values_are_plain() {
+    value::<Deadline>();
+    value::<FencingToken>();
+    value::<Health>();
+    value::<Loss>();
+    ordered::<Deadline>();
+    ordered::<FencingToken>();
+    fn token<T: Display + FromStr + Into<i64> + Hash>() {}
+    token::<FencingToken>();
+    fn error<T: StdError + Display>() {}
+    error::<Loss>();
+    error::<Error>();
+    fn converts<T: From<Loss>>() {}
+    converts::<Error>();
+}
+
+/// `Lost` goes into any `select!`, without a pin.
+#[test]
+fn lost_is_an_unpin_future() {
+    fn check<T: Future<Output = Loss> + Clone + Send + Sync + Unpin + 'static>() {}
+    check::<Lost>();
+}
+
+/// Compiled, and never run: every future can be given to `tokio::spawn`.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn every_future_can_be_spawned(
+    client: fn() -> Client,
+    session: fn() -> Session,
+    mutex: fn() -> Mutex,
+    guard: fn() -> Guard,
+    ticket: fn() -> Ticket,
+) {
+    future(Session::connect(["localhost:2379"]));
+    future(Session::connect(vec!["localhost:2379".to_owned()]));
+    future(Session::open(client()));
+    future(Session::builder(client()).open());
+    let here = session();
+    future(async move { here.close().await });
+
+    let here = mutex();
+    future(async move { here.lock().await });
+    let here = mutex();
+    future(async move { here.try_lock().await });
+    let here = mutex();
+    future(async move { here.try_lock_for(Duration::ZERO).await });
+    let here = mutex();
+    future(async move { here.enqueue().await });
+    let here = mutex();
+    future(async move { here.queue().await });
+
+    let mut here = ticket();
+    future(async move { here.granted().await });
+    let here = ticket();
+    future(async move { here.position().await });
+
+    future(guard().lost());
+    future(guard().unlock());
+    let here = guard();
+    future(async move { here.run(async {}).await });
+    let here = guard();
+    future(async move { here.verify().await });
+    let here = guard();
+    future(async move { here.txn(Txn::new()).await });
+}

@@ -1,0 +1,95 @@
+//! etcd's own tool and this crate take turns.
+
+mod common;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{TestResult, World, equals, on_etcd, soon};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// A running `etcdctl`, which says on a line that it holds.
+struct Etcdctl {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Etcdctl {
+    fn run(world: &World, args: &[&str]) -> TestResult<Self> {
+        let mut command = Command::new("etcdctl");
+        command.arg("--endpoints").arg(world.etcd.endpoints().join(",")).args(args);
+        let mut child = command.env("ETCDCTL_API", "3").stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Ok(Self { child, lines })
+    }
+
+    /// What it prints next.
+    async fn line(&mut self) -> TestResult<String> {
+        let line = soon("etcdctl says something", self.lines.next_line()).await?;
+        Ok(line.ok_or("etcdctl ended")?)
+    }
+
+    /// Ends it as a user does, with Ctrl-C.
+    async fn interrupt(mut self) -> TestResult {
+        let pid = self.child.id().ok_or("etcdctl ended")?.to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().await?.success());
+        assert!(soon("etcdctl ends", self.child.wait()).await?.success());
+        Ok(())
+    }
+}
+
+/// What it leaves behind when it ends: it does not revoke its lease.
+const TTL: &str = "--ttl=2";
+
+#[tokio::test]
+async fn etcdctl_lock_and_a_mutex_take_turns() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(60)).await?;
+        let mutex = session.mutex("name");
+
+        // Theirs first: ours waits for it, ...
+        let mut theirs = Etcdctl::run(world, &["lock", TTL, "name"])?;
+        let key = theirs.line().await?;
+        assert_eq!(mutex.queue().await?[0].key(), key);
+        assert!(mutex.try_lock().await?.is_none());
+        let mut ticket = mutex.enqueue().await?;
+        assert_eq!(ticket.position().await?, 1);
+        // ... and another of theirs for ours.
+        let mut next = Etcdctl::run(world, &["lock", TTL, "name"])?;
+        equals("they queue", 3, async || world.keys("name/").await.len()).await;
+        theirs.interrupt().await?;
+        let guard = soon("it is our turn", ticket.granted()).await?;
+        guard.verify().await?;
+
+        // Ours is released: theirs holds, and ours waits again.
+        let mut ticket = mutex.enqueue().await?;
+        assert_eq!(world.keys("name/").await.len(), 3, "they still wait");
+        guard.unlock().await?;
+        let key = next.line().await?;
+        assert_eq!(mutex.queue().await?[0].key(), key);
+        assert_eq!(ticket.position().await?, 1);
+        next.interrupt().await?;
+        soon("it is our turn", ticket.granted()).await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A script's critical section, `etcdctl lock NAME COMMAND`, is one for us too.
+#[tokio::test]
+async fn a_command_under_etcdctl_lock_excludes_a_mutex() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(60)).await?;
+        let guard = session.mutex("name").lock().await?;
+        let mut theirs = Etcdctl::run(world, &["lock", TTL, "name", "--", "echo", "inside"])?;
+        equals("they queue", 2, async || world.keys("name/").await.len()).await;
+        let mut ticket = session.mutex("name").enqueue().await?;
+        guard.unlock().await?;
+        assert_eq!(theirs.line().await?, "inside");
+        soon("it is our turn", ticket.granted()).await?.unlock().await?;
+        assert!(soon("etcdctl ends", theirs.child.wait()).await?.success());
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,238 @@
+//! What cannot work is said at once, with the name of what is wrong, and nothing is written.
+
+mod common;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{LONG, TestResult, World, on_etcd, soon};
+use tenure::etcd_client::{Client, Permission, PermissionType};
+use tenure::{Error, Session};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// gRPC's codes.
+const PERMISSION_DENIED: i32 = 7;
+
+#[tokio::test]
+async fn a_bad_name_is_refused_and_nothing_is_sent() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let before = (world.revision().await, world.settled_requests(1.0).await);
+        let bad = [
+            ("", "empty"),
+            ("/a", "begins with a slash"),
+            ("a/", "ends with a slash"),
+            ("a//b", "doubled slash"),
+            ("a\0b", "NUL"),
+            ("~a", "leading `~`"),
+            ("~session/1f", "leading `~`"),
+        ];
+        let requests = world.requests().await;
+        for (name, reason) in bad {
+            let mutex = session.mutex(name);
+            let errors = [
+                mutex.lock().await.unwrap_err(),
+                mutex.try_lock().await.unwrap_err(),
+                mutex.try_lock_for(Duration::ZERO).await.unwrap_err(),
+                mutex.enqueue().await.unwrap_err(),
+                mutex.queue().await.unwrap_err(),
+            ];
+            for error in errors {
+                let Error::InvalidName { name: told, .. } = &error else { panic!("{error:?}") };
+                assert_eq!(told, name);
+                let text = error.to_string();
+                assert!(text.contains("name") && text.contains(reason), "{text}");
+                assert!(text.contains(&format!("{name:?}")), "{text}");
+            }
+        }
+        assert_eq!(world.requests().await, requests);
+        assert_eq!(world.revision().await, before.0);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_bad_option_is_refused_and_no_lease_is_granted() -> TestResult {
+    on_etcd(async |world: &World| {
+        let builder = || Session::builder(world.client());
+        let revision = world.revision().await;
+        let bad = [
+            ("ttl", builder().ttl(Duration::ZERO)),
+            ("ttl", builder().ttl(Duration::from_millis(2_500))),
+            ("ttl", builder().ttl(Duration::from_nanos(1))),
+            ("ttl", builder().ttl(Duration::from_secs(9_000_000_001))),
+            ("ttl", builder().ttl(Duration::MAX)),
+            ("namespace", builder().namespace("prod")),
+            ("namespace", builder().namespace("/")),
+            ("namespace", builder().namespace("/prod/")),
+            ("namespace", builder().namespace("prod//")),
+            ("namespace", builder().namespace("~session/")),
+            ("namespace", builder().namespace("a\0/")),
+        ];
+        for (option, builder) in bad {
+            let case = format!("{builder:?}");
+            let error = builder.open().await.expect_err(&case);
+            let Error::InvalidOption { option: told, .. } = &error else { panic!("{case}: {error:?}") };
+            assert_eq!(*told, option, "{case}");
+            assert!(error.to_string().contains(option), "{case}: {error}");
+        }
+        assert_eq!(world.revision().await, revision);
+        assert!(world.leases().await.is_empty());
+        Ok(())
+    })
+    .await
+}
+
+/// What is logged while it lives.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// Whoever asks for less than the server allows gets its minimum, and can see so.
+#[tokio::test]
+async fn a_ttl_below_the_servers_minimum_is_raised_and_logged() -> TestResult {
+    on_etcd(async |world: &World| {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(log.clone()).finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let session = world.etcd.session(Duration::from_secs(1)).await?;
+        let granted = world.client().lease_time_to_live(session.lease_id(), None).await?.granted_ttl();
+        assert!(granted > 1, "this etcd has no minimum");
+        assert_eq!(session.ttl(), Duration::from_secs(u64::try_from(granted)?));
+        let text = String::from_utf8(log.0.lock().unwrap().clone())?;
+        let line = text.lines().find(|line| line.contains("raised the TTL"));
+        let line = line.unwrap_or_else(|| panic!("nothing is said: {text}"));
+        assert!(line.contains("asked=1s") && line.contains(&format!("granted={granted}s")), "{line}");
+
+        let session = world.session().await?;
+        assert_eq!(session.ttl(), LONG);
+        Ok(())
+    })
+    .await
+}
+
+/// Enables authentication: `root` and `user` have their names as passwords, and `user` may write below `ours/`.
+async fn enable_auth(world: &World) -> TestResult {
+    let mut client = world.client();
+    client.user_add("root", "root", None).await?;
+    client.role_add("root").await?;
+    client.user_grant_role("root", "root").await?;
+    client.user_add("user", "user", None).await?;
+    client.role_add("role").await?;
+    for prefix in ["ours/", "~session/"] {
+        let permission = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
+        client.role_grant_permission("role", permission).await?;
+    }
+    client.user_grant_role("user", "role").await?;
+    client.auth_enable().await?;
+    Ok(())
+}
+
+async fn client_as(world: &World, user: &str, password: &str) -> Result<Client, tenure::etcd_client::Error> {
+    let options = tenure::connect_options().with_user(user, password);
+    Client::connect(world.etcd.endpoints(), Some(options)).await
+}
+
+/// Ends it, so that the end of the test can look at everything.
+async fn disable_auth(world: &World) -> TestResult {
+    client_as(world, "root", "root").await?.auth_disable().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_an_error_at_once() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        for (user, password) in [("user", "wrong"), ("nobody", "nobody")] {
+            let error = soon("an answer", client_as(world, user, password)).await.err().expect("it is refused");
+            assert!(error.to_string().contains("authentication failed"), "{error}");
+        }
+        // Right when it connected, and then no more.
+        let client = client_as(world, "user", "user").await?;
+        client_as(world, "root", "root").await?.user_change_password("user", "new").await?;
+        let error = soon("an answer", Session::open(client)).await.unwrap_err();
+        assert!(matches!(error, Error::Etcd { .. }), "{error:?}");
+        disable_auth(world).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_session_without_credentials_is_refused_where_they_are_needed() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let error = soon("an answer", Session::connect(world.etcd.endpoints())).await.unwrap_err();
+        assert!(matches!(error, Error::Etcd { .. }), "{error:?}");
+        assert!(error.to_string().contains("user name is empty"), "{error}");
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// Waiting cannot mend a missing permission.
+#[tokio::test]
+async fn a_name_without_permission_is_an_error_at_once() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let session = Session::open(client_as(world, "user", "user").await?).await?;
+        let ours = session.mutex("ours/name").lock().await?;
+        let theirs = session.mutex("theirs/name");
+        let errors = [
+            soon("an answer", theirs.lock()).await.unwrap_err(),
+            soon("an answer", theirs.try_lock()).await.unwrap_err(),
+            soon("an answer", theirs.try_lock_for(LONG)).await.unwrap_err(),
+            soon("an answer", theirs.enqueue()).await.unwrap_err(),
+            soon("an answer", theirs.queue()).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Etcd { code: PERMISSION_DENIED, .. }), "{error:?}");
+        }
+        assert!(ours.is_valid());
+        ours.unlock().await?;
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// A typo in an address must not look like a long wait.
+#[tokio::test]
+async fn without_an_etcd_the_error_comes_within_the_time_limit() -> TestResult {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let nobody = taken.local_addr()?.to_string();
+    drop(taken);
+    let begun = Instant::now();
+    let error = soon("an answer", Session::connect([nobody])).await.unwrap_err();
+    assert!(matches!(error, Error::Etcd { .. }), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+/// Nor something that listens there and is no etcd.
+#[tokio::test]
+async fn where_nobody_answers_the_error_comes_within_the_time_limit() -> TestResult {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let begun = Instant::now();
+    let error = soon("an answer", Session::connect([silent.local_addr()?.to_string()])).await.unwrap_err();
+    assert!(matches!(error, Error::Etcd { .. }), "{error:?} after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    Ok(())
+}
