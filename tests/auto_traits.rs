@@ -5,12 +5,16 @@ use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::hash::Hash;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
-    Deadline, Error, FencingToken, Guard, Health, Loss, Lost, Mutex, Session, SessionBuilder, Ticket, Waiter,
+    Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, Mutex, Observation,
+    Observations, Session, SessionBuilder, Ticket, Waiter,
 };
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 
 fn shared<T: Debug + Send + Sync + 'static>() {}
 fn handle<T: Clone + Debug + Send + Sync + Unpin + 'static>() {}
@@ -22,14 +26,19 @@ fn future<F: Future + Send + 'static>(_: F) {}
 fn handles_can_be_cloned_and_shared() {
     handle::<Session>();
     handle::<Mutex>();
+    handle::<Election>();
     handle::<Lost>();
     handle::<Waiter>();
+    handle::<Leader>();
+    handle::<Observation>();
 }
 
 #[test]
 fn guards_tickets_and_builders_can_be_sent_and_shared() {
     shared::<Guard>();
+    shared::<Leadership>();
     shared::<Ticket>();
+    shared::<Ticket<Leadership>>();
     shared::<SessionBuilder>();
     shared::<Error>();
 }
@@ -56,6 +65,20 @@ fn values_are_plain() {
 fn lost_is_an_unpin_future() {
     fn check<T: Future<Output = Loss> + Clone + Send + Sync + Unpin + 'static>() {}
     check::<Lost>();
+}
+
+/// Observers are polled wherever their owner likes.
+#[test]
+fn observations_are_an_unpin_stream() {
+    fn check<T: Stream<Item = tenure::Result<Observation>> + Debug + Send + Unpin + 'static>() {}
+    check::<Observations>();
+}
+
+/// All that a hold can do an office can do: a leadership is a guard.
+#[test]
+fn a_leadership_is_a_guard() {
+    fn check<T: std::ops::Deref<Target = Guard>>() {}
+    check::<Leadership>();
 }
 
 /// Compiled, and never run: every future can be given to `tokio::spawn`.
@@ -98,4 +121,42 @@ fn every_future_can_be_spawned(
     future(async move { here.verify().await });
     let here = guard();
     future(async move { here.txn(Txn::new()).await });
+}
+
+/// The same for elections, with work that borrows nothing.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn every_future_of_an_election_can_be_spawned(
+    election: fn() -> Election,
+    leadership: fn() -> Leadership,
+    ticket: fn() -> Ticket<Leadership>,
+) {
+    let here = election();
+    future(async move { here.campaign("value").await });
+    let here = election();
+    future(async move { here.try_campaign("value".to_owned()).await });
+    let here = election();
+    future(async move { here.try_campaign_for(vec![0], Duration::ZERO).await });
+    let here = election();
+    future(async move { here.enqueue("value").await });
+    let here = election();
+    future(async move { here.leader().await });
+    let here = election();
+    future(async move { here.observe().await });
+    let here = election();
+    future(async move { here.candidates().await });
+    let mut terms = 0;
+    let work = move |term: Arc<Leadership>| {
+        terms += 1;
+        async move {
+            let _ = term.proclaim(terms.to_string()).await;
+            term.ending().cancelled().await;
+        }
+    };
+    future(election().grace(Duration::ZERO).run("value", CancellationToken::new(), work));
+
+    let mut here = ticket();
+    future(async move { here.granted().await });
+    let here = leadership();
+    future(async move { here.proclaim("value").await });
+    future(leadership().resign());
 }

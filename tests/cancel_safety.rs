@@ -13,9 +13,10 @@ use common::{ByHand, Drops, LIMIT, Progress, TestResult, World, equals, on_etcd,
 use tenure::{Guard, Mutex, Session};
 
 type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
+type Way = (&'static str, fn(Mutex) -> Doing);
 
 /// Everything that takes a place, and what it returns.
-const WAYS: [(&str, fn(Mutex) -> Doing); 4] = [
+const WAYS: [Way; 4] = [
     ("lock", |mutex| Box::pin(async move { Box::new(mutex.lock().await.unwrap()) as Box<dyn Any> })),
     ("try_lock", |mutex| Box::pin(async move { Box::new(mutex.try_lock().await.unwrap()) as Box<dyn Any> })),
     ("try_lock_for", |mutex| {

@@ -93,3 +93,49 @@ async fn a_command_under_etcdctl_lock_excludes_a_mutex() -> TestResult {
     })
     .await
 }
+
+/// `etcdctl elect` has a lease of 60 s, which it does not revoke either.
+async fn revoke_what_etcdctl_left(world: &World, ours: i64) -> TestResult {
+    for lease in world.leases().await.into_iter().filter(|lease| *lease != ours) {
+        world.client().lease_revoke(lease).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn etcdctl_elect_and_an_election_take_turns() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let election = session.election("name");
+
+        // Theirs first: ours waits for it, ...
+        let mut theirs = Etcdctl::run(world, &["elect", "name", "theirs"])?;
+        let (key, value) = (theirs.line().await?, theirs.line().await?);
+        let leader = election.leader().await?.expect("there is one");
+        assert_eq!((leader.key(), leader.value()), (key.as_str(), value.as_bytes()));
+        assert!(election.try_campaign("ours").await?.is_none());
+        let mut ticket = election.enqueue("ours").await?;
+        // ... and another of theirs for ours.
+        let mut next = Etcdctl::run(world, &["elect", "name", "next"])?;
+        equals("they stand", 3, async || election.candidates().await.unwrap().len()).await;
+        theirs.interrupt().await?;
+        let term = soon("it is our turn", ticket.granted()).await?;
+        term.verify().await?;
+
+        // An observer of theirs sees ours, and what we proclaim.
+        let mut observer = Etcdctl::run(world, &["elect", "--listen", "name"])?;
+        assert_eq!((observer.line().await?.as_str(), observer.line().await?.as_str()), (term.key(), "ours"));
+        term.proclaim("still ours").await?;
+        assert_eq!((observer.line().await?.as_str(), observer.line().await?.as_str()), (term.key(), "still ours"));
+
+        term.resign().await?;
+        let (key, value) = (next.line().await?, next.line().await?);
+        assert_eq!(value, "next");
+        assert_eq!((observer.line().await?, observer.line().await?), (key, value));
+        drop(observer);
+        next.interrupt().await?;
+        soon("it is our turn", election.campaign("ours")).await?.resign().await?;
+        revoke_what_etcdctl_left(world, session.lease_id()).await
+    })
+    .await
+}

@@ -43,7 +43,7 @@ impl Room {
     /// Every visit has counted, and in the order of the queue.
     async fn check(&self, visits: usize) {
         assert_eq!(self.count().await, visits);
-        let tokens = self.tokens.lock().unwrap();
+        let tokens = self.tokens.lock().unwrap().clone();
         assert_eq!(tokens.len(), visits);
         assert!(tokens.is_sorted_by(|a, b| a < b), "not in the order of the queue: {tokens:?}");
         self.client.clone().delete("count", None).await.unwrap();

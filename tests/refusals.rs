@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{LONG, TestResult, World, on_etcd, soon};
-use tenure::etcd_client::{Client, Permission, PermissionType};
+use tenure::etcd_client::{self, Client, Permission, PermissionType};
 use tenure::{Error, Session};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -147,7 +147,7 @@ async fn enable_auth(world: &World) -> TestResult {
     Ok(())
 }
 
-async fn client_as(world: &World, user: &str, password: &str) -> Result<Client, tenure::etcd_client::Error> {
+async fn client_as(world: &World, user: &str, password: &str) -> Result<Client, etcd_client::Error> {
     let options = tenure::connect_options().with_user(user, password);
     Client::connect(world.etcd.endpoints(), Some(options)).await
 }
