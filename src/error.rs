@@ -110,8 +110,10 @@ pub(crate) enum Verdict {
 pub(crate) fn verdict(error: &etcd_client::Error) -> Verdict {
     let etcd_client::Error::GRpcStatus(status) = error else {
         return match error {
-            etcd_client::Error::LeaseKeepAliveError(_) => Verdict::NoLease,
-            etcd_client::Error::WatchError(_)
+            // The client's one error for a lease that is gone and for a stream that broke.
+            etcd_client::Error::LeaseKeepAliveError(why) if why == "lease not found" => Verdict::NoLease,
+            etcd_client::Error::LeaseKeepAliveError(_)
+            | etcd_client::Error::WatchError(_)
             | etcd_client::Error::IoError(_)
             | etcd_client::Error::TransportError(_) => Verdict::Unknown,
             _ => Verdict::Never,

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{DropFlag, TestResult, World, endless, on_etcd, soon, until};
+use common::{DropFlag, TestResult, World, endless, on, on_etcd, soon, until};
+use tenure::testing::Etcd;
 use tenure::{Error, Guard, Health, Loss, Session};
 use tokio::task::JoinHandle;
 
@@ -168,6 +169,22 @@ async fn a_holder_whose_runtime_was_blocked_is_not_valid_after_its_deadline() ->
         // The work is not polled once more, nor is any other begun.
         assert!(!held.dropped.load(Ordering::SeqCst));
         held.ends(Loss::Expired).await?;
+        recovers(&session, lease).await
+    })
+    .await
+}
+
+/// A member without a quorum answers, and knows nothing.
+#[tokio::test]
+async fn a_holder_whose_cluster_has_no_quorum_ends_at_its_deadline() -> TestResult {
+    on(Etcd::cluster(3), async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(5)).await?;
+        let (held, lease) = (Held::of(&session).await?, session.lease_id());
+        world.etcd.kill(0)?;
+        world.etcd.kill(1)?;
+        held.ends(Loss::Expired).await?;
+        world.etcd.restart(0).await?;
+        world.etcd.restart(1).await?;
         recovers(&session, lease).await
     })
     .await

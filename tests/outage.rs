@@ -49,6 +49,27 @@ async fn a_wait_goes_on_over_a_restart() -> TestResult {
     .await
 }
 
+/// A stream of renewals that breaks is no lost lease: it is opened again.
+#[tokio::test]
+async fn a_holder_keeps_its_lease_over_a_restart() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(8)).await?;
+        let (guard, lease) = (session.mutex("name").lock().await?, session.lease_id());
+        for _ in 0..2 {
+            let before = guard.deadline();
+            world.etcd.kill(0)?;
+            world.etcd.restart(0).await?;
+            until("it was renewed, or lost", async || guard.deadline() != before).await;
+            assert!(guard.is_valid(), "{}", guard.lost().await);
+        }
+        assert_eq!(session.lease_id(), lease);
+        guard.verify().await?;
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// What is asked for during the outage is done after it.
 #[tokio::test]
 async fn a_lock_asked_for_and_a_release_made_during_an_outage_happen_after_it() -> TestResult {
