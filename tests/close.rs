@@ -112,6 +112,93 @@ async fn a_closed_session_stays_closed_for_all_clones() -> TestResult {
     .await
 }
 
+/// A lease that is granted when nobody waits for it any more would be kept by etcd for its whole TTL.
+#[tokio::test]
+async fn a_session_closed_while_it_asks_for_a_lease_leaves_none() -> TestResult {
+    on_etcd(async |world: &World| {
+        for n in 0..40 {
+            let session = world.session().await?;
+            let mut health = session.health();
+            world.client().lease_revoke(session.lease_id()).await?;
+            soon("the loss", health.wait_for(|health| matches!(health, Health::Lost(_)))).await?;
+            // Now it asks for the next. Closed, or dropped, somewhere on the way.
+            tokio::time::sleep(std::time::Duration::from_micros(n / 2 * 100)).await;
+            if n % 2 == 0 {
+                soon("it is closed", session.close()).await?;
+            }
+            drop(session);
+        }
+        equals("leases", Vec::new(), async || world.leases().await).await;
+        Ok(())
+    })
+    .await
+}
+
+/// Whoever shuts down while etcd is away must get to an end.
+#[tokio::test]
+async fn closing_ends_at_the_deadline_where_etcd_does_not_answer() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(std::time::Duration::from_secs(2)).await?;
+        let guard = session.mutex("name").lock().await?;
+        let (flag, dropped) = DropFlag::new();
+        let mutex = session.mutex("name");
+        let waiting = tokio::spawn(async move { mutex.lock().await });
+        until("it queues", async || world.keys("name/").await.len() == 2).await;
+        world.etcd.pause(0)?;
+        let closing = session.clone();
+        let closing = tokio::spawn(async move { closing.close().await });
+        assert_eq!(soon("`run` ends", guard.run(endless(flag))).await, Err(Loss::Closed));
+        assert!(dropped.load(Ordering::SeqCst));
+        assert!(matches!(soon("the wait ends", waiting).await?, Err(Error::Closed)));
+        soon("it is closed", closing).await??;
+        world.etcd.resume(0)?;
+        Ok(())
+    })
+    .await
+}
+
+/// Guards get dropped wherever their owners are: in a thread without a runtime, too.
+#[tokio::test]
+async fn a_guard_dropped_on_a_thread_without_a_runtime_is_released() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let guard = session.mutex("name").lock().await?;
+        let ticket = session.mutex("name").enqueue().await?;
+        let mut next = other.mutex("name").enqueue().await?;
+        std::thread::spawn(move || drop((session, ticket, guard))).join().expect("it does not panic");
+        soon("it is its turn", next.granted()).await?.unlock().await?;
+        equals("leases", vec![other.lease_id()], async || world.leases().await).await;
+        Ok(())
+    })
+    .await
+}
+
+/// What a runtime that is gone cannot do the lease does; nobody panics.
+#[test]
+fn a_guard_that_outlives_its_runtime_is_lost_with_its_lease() -> TestResult {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let (outer, inner) = (runtime()?, runtime()?);
+    let etcd = outer.block_on(tenure::testing::Etcd::start())?;
+    let (session, guard, ticket) = inner.block_on(async {
+        let session = etcd.session(std::time::Duration::from_secs(2)).await?;
+        let guard = session.mutex("name").lock().await?;
+        let ticket = session.mutex("name").enqueue().await?;
+        TestResult::Ok((session, guard, ticket))
+    })?;
+    inner.shutdown_background();
+    let deadline = guard.deadline();
+    assert!(!deadline.has_passed());
+    outer.block_on(async {
+        until("it is not valid any more", async || !guard.is_valid()).await;
+        assert!(deadline.has_passed());
+        assert_eq!(soon("`lost` fires", guard.lost()).await, Loss::Expired);
+        drop((guard, ticket, session));
+        let session = etcd.session(std::time::Duration::from_secs(2)).await?;
+        soon("the lock is free", session.mutex("name").lock()).await?.unlock().await?;
+        Ok(())
+    })
+}
+
 /// Dropping the future of `close` makes no difference: what has begun is done.
 #[tokio::test]
 async fn a_dropped_close_still_closes() -> TestResult {

@@ -4,6 +4,7 @@
 //!    never more than one on its way, and a stream whose reply is late is given up with it.
 //! 2. A lease past its deadline is over, whatever etcd says of it later.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,23 +47,41 @@ pub(crate) async fn run(core: Arc<Core>, mut lease: Arc<Lease>) {
         let last = lease.id;
         core.phase.send_replace(Phase::Between { last });
         drop(lease);
-        lease = tokio::select! {
-            () = core.closing.cancelled() => return core.finish(),
-            lease = grant(&core) => lease,
-        };
+        let Some(next) = grant(&core).await else { return };
+        lease = next;
         tracing::info!(lease = lease.id, "the session has a new lease");
         core.begin(&lease);
     }
 }
 
-async fn grant(core: &Arc<Core>) -> Arc<Lease> {
+/// The next lease; `None`, and the session is at its end, if it was closed before there was one.
+async fn grant(core: &Arc<Core>) -> Option<Arc<Lease>> {
     let mut delays = retry::delays();
     loop {
-        match core.grant().await {
-            Ok(lease) => return lease,
+        let mut granting = pin!(core.grant());
+        let granted = tokio::select! {
+            biased;
+            granted = &mut granting => granted,
+            () = core.closing.cancelled() => {
+                core.finish();
+                // Heard to its end, and given back as any lease that nobody refers to.
+                if let Ok(lease) = granting.await {
+                    lease.end(Loss::Expired);
+                }
+                return None;
+            }
+        };
+        match granted {
+            Ok(lease) => return Some(lease),
             Err(error) => tracing::debug!(%error, "no new lease yet"),
         }
-        sleep(delays.next()).await;
+        tokio::select! {
+            () = sleep(delays.next()) => {}
+            () = core.closing.cancelled() => {
+                core.finish();
+                return None;
+            }
+        }
     }
 }
 
