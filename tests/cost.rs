@@ -30,6 +30,26 @@ async fn an_uncontended_lock_is_one_request_and_an_unlock_is_one() -> TestResult
     .await
 }
 
+/// Those who try in a loop cost one read each.
+#[tokio::test]
+async fn a_failed_try_is_one_request() -> TestResult {
+    on_etcd(async |world: &World| {
+        let guard = world.session().await?.mutex("name").lock().await?;
+        let session = world.session().await?;
+        let mutex = session.mutex("name");
+        let before = world.settled_requests(3.0).await;
+        assert!(mutex.try_lock().await?.is_none());
+        assert_eq!(world.requests().await.since(before), Requests { txns: 1, reads: 0, writes: 0 });
+        for n in 1..10 {
+            assert!(mutex.try_lock().await?.is_none());
+            assert_eq!(world.requests().await.since(before), Requests { txns: 1, reads: n, writes: 0 });
+        }
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// A watch for every critical section would double what etcd has to do.
 #[tokio::test]
 async fn a_short_hold_makes_no_watch() -> TestResult {
