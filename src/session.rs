@@ -88,7 +88,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Etcd`](crate::Error::Etcd) if etcd cannot be reached, within 2 s if nobody answers, or refuses.
+    /// [`Error::Etcd`](crate::Error::Etcd) if etcd cannot be reached, or refuses; see [`SessionBuilder::open`].
     ///
     /// # Cancel safety
     ///

@@ -6,8 +6,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{LONG, TestResult, World, on_etcd, soon};
+use common::{LONG, TestResult, World, on, on_etcd, soon, until};
 use tenure::etcd_client::{self, Client, Permission, PermissionType};
+use tenure::testing::Etcd;
 use tenure::{Error, Session};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -213,6 +214,36 @@ async fn a_name_without_permission_is_an_error_at_once() -> TestResult {
     .await
 }
 
+/// Tokens expire, on streams as well as between requests. Nobody who holds or waits should know.
+#[tokio::test]
+async fn an_expired_token_costs_neither_a_hold_nor_a_place() -> TestResult {
+    on(Etcd::start_with(&["--auth-token-ttl=1"]), async |world: &World| {
+        enable_auth(world).await?;
+        let open = async || -> TestResult<Session> {
+            let client = client_as(world, "user", "user").await?;
+            Ok(Session::builder(client).ttl(Duration::from_secs(4)).open().await?)
+        };
+        let (one, other) = (open().await?, open().await?);
+        let guard = one.mutex("ours/name").lock().await?;
+        let mut ticket = other.mutex("ours/name").enqueue().await?;
+        let lease = other.lease_id();
+        for _ in 0..3 {
+            let (first, second) = (one.deadline(), other.deadline());
+            until("both are renewed", async || one.deadline() > first && other.deadline() > second).await;
+        }
+        assert!(guard.is_valid());
+        assert_eq!(ticket.position().await?, 1);
+        assert_eq!(other.lease_id(), lease);
+        guard.unlock().await?;
+        let guard = soon("it is its turn", ticket.granted()).await?;
+        guard.unlock().await?;
+        let guard = one.mutex("ours/other").try_lock().await?.expect("it is free");
+        guard.unlock().await?;
+        disable_auth(world).await
+    })
+    .await
+}
+
 /// A typo in an address must not look like a long wait.
 #[tokio::test]
 async fn without_an_etcd_the_error_comes_within_the_time_limit() -> TestResult {
@@ -226,13 +257,17 @@ async fn without_an_etcd_the_error_comes_within_the_time_limit() -> TestResult {
     Ok(())
 }
 
-/// Nor something that listens there and is no etcd.
+/// Nor something that listens there and is no etcd. Every call has a time limit of ours: the client may have none.
 #[tokio::test]
 async fn where_nobody_answers_the_error_comes_within_the_time_limit() -> TestResult {
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let begun = Instant::now();
-    let error = soon("an answer", Session::connect([silent.local_addr()?.to_string()])).await.unwrap_err();
-    assert!(matches!(error, Error::Etcd { .. }), "{error:?} after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let address = silent.local_addr()?.to_string();
+    for options in [None, Some(tenure::connect_options())] {
+        let client = Client::connect([&address], options).await?;
+        let begun = Instant::now();
+        let error = soon("an answer", Session::open(client)).await.unwrap_err();
+        assert!(matches!(error, Error::Etcd { .. }), "{error:?} after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::core::{Core, Phase};
 use super::lease::Lease;
 use super::watch::Hub;
 use super::{Handle, Health, Session, janitor, keepalive, watch};
-use crate::error::{Error, Result, Verdict, verdict};
+use crate::error::{Error, Result, Verdict, code, verdict};
 use crate::etcd_client::{Client, ConnectOptions};
 use crate::{name, retry};
 
@@ -82,8 +82,9 @@ impl SessionBuilder {
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for a TTL of zero, of a fraction of a second or above etcd's maximum of
-    /// 9,000,000,000 s, and for a namespace that cannot be one. [`Error::Etcd`] if etcd refuses, or, after 2 s,
-    /// cannot be reached.
+    /// 9,000,000,000 s, and for a namespace that cannot be one. [`Error::Etcd`] if etcd refuses, or cannot be
+    /// reached: after 2 s where nobody listens, and after 5 s (half of the TTL for a TTL below 10 s, at least 1 s)
+    /// where somebody does and does not answer.
     ///
     /// # Cancel safety
     ///
@@ -151,13 +152,18 @@ async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
-        let Error::Etcd { source, .. } = &error else { return Err(error) };
+        let Error::Etcd { source, .. } = &error else { return Err(no_answer(core.call_limit)) };
         let worth = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
         if !worth || started.elapsed() >= CONNECT_LIMIT {
             return Err(error);
         }
         tokio::time::sleep(delays.next()).await;
     }
+}
+
+fn no_answer(limit: Duration) -> Error {
+    let message = format!("no answer within {limit:?}");
+    Error::Etcd { code: code::UNAVAILABLE, source: message.clone().into(), message }
 }
 
 fn default_identity() -> String {
