@@ -9,6 +9,8 @@
 pub(crate) mod driver;
 pub(crate) mod place;
 pub(crate) mod rule;
+#[cfg(test)]
+mod sim;
 pub(crate) mod wire;
 
 use std::future::{Future, poll_fn};
