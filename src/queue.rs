@@ -10,6 +10,8 @@ pub(crate) mod driver;
 pub(crate) mod place;
 pub(crate) mod rule;
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod sim;
 pub(crate) mod wire;
 

@@ -1,0 +1,203 @@
+//! In the queue: what counts as a fact, and what only asks for a look.
+
+use super::*;
+use crate::queue::place::End;
+
+#[test]
+fn the_deletion_of_the_only_elder_is_the_turn() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(deleted("q/2-a", 11));
+    assert_eq!((place.held(), place.next()), (Some(CREATED), Action::Wait), "without a request");
+}
+
+#[test]
+fn behind_a_list_that_was_cut_short_a_deletion_asks_for_a_look() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Looked { own: Some(CREATED), listing: cut(11, &[elder("q/2-a", 5)]) });
+    place.handle(deleted("q/2-a", 12));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
+/// Two elders came back where one permit asks for one: there is one more beyond the window.
+#[test]
+fn an_elder_beyond_the_window_makes_the_list_incomplete() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(looked(11, &[elder("q/3-a", 7), elder("q/2-a", 5)]));
+    cover(&mut place, 11);
+    place.handle(deleted("q/3-a", 12));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
+/// A deletion of the own key could have been missed before its watch stood.
+#[test]
+fn a_deletion_before_the_own_watch_stands_asks_for_a_look() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Covered { key: key("q/2-a"), from: CREATED });
+    place.handle(deleted("q/2-a", 11));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
+/// Both keys may have gone with their lease, and events of different watches have no order.
+#[test]
+fn the_deletion_of_an_elder_on_the_own_lease_asks_for_a_look() {
+    let ours = Elder { lease: OURS, ..elder("q/1-a", 5) };
+    let mut place = waiting_behind(Rule::MUTEX, &[ours]);
+    place.handle(deleted("q/1-a", 11));
+    assert!(place.held().is_none() && is_look(&place));
+    place.handle(looked(11, &[]));
+    assert_eq!(place.held(), Some(CREATED));
+}
+
+/// Go uses a key again: this event belongs to its earlier life.
+#[test]
+fn a_deletion_that_is_older_than_the_listed_key_is_ignored() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/a0", 5)]);
+    place.handle(deleted("q/a0", 4));
+    place.handle(deleted("q/a0", 5));
+    assert_eq!((place.held(), place.next()), (None, Action::Wait));
+    assert_eq!(watched(&place), [OWN, "q/a0"]);
+}
+
+/// The lookahead of an older reply must not bring an elder back that is known to be gone.
+#[test]
+fn a_late_look_does_not_bring_back_an_elder() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Looked { own: Some(CREATED), listing: cut(11, &[elder("q/3-a", 7)]) });
+    cover(&mut place, 11);
+    place.handle(deleted("q/3-a", 12));
+    place.handle(looked(11, &[elder("q/3-a", 7), elder("q/2-a", 5)]));
+    assert_eq!((place.held(), watched(&place)), (None, vec![OWN, "q/2-a"]));
+    assert!(is_look(&place), "that reply was older than what asked for it");
+    place.handle(looked(12, &[elder("q/2-a", 5)]));
+    assert!(place.held().is_none() && !is_look(&place));
+}
+
+#[test]
+fn a_watch_that_stands_since_the_enter_needs_no_look() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    cover(&mut place, CREATED);
+    assert_eq!(place.next(), Action::Wait);
+}
+
+/// Between the list and the watch a deletion may have been missed.
+#[test]
+fn a_watch_that_stands_later_needs_one_look_once_all_do() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Covered { key: key("q/2-a"), from: 12 });
+    assert_eq!(place.next(), Action::Wait, "the own watch is still to come");
+    place.handle(Input::Covered { key: key(OWN), from: 13 });
+    assert_eq!(place.next(), Action::Look { limit: Some(2) });
+    place.handle(looked(13, &[elder("q/2-a", 5)]));
+    assert_eq!(place.next(), Action::Wait);
+}
+
+/// A reply from before the last watch stood is not the look that was needed.
+#[test]
+fn a_look_older_than_the_watches_is_repeated() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    cover(&mut place, 13);
+    place.handle(looked(12, &[elder("q/2-a", 5)]));
+    assert!(is_look(&place));
+}
+
+#[test]
+fn broken_watches_ask_for_one_look_once_they_stand_again() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Broken);
+    assert_eq!(place.next(), Action::Wait);
+    cover(&mut place, 12);
+    assert!(is_look(&place));
+    place.handle(looked(12, &[elder("q/2-a", 5)]));
+    assert_eq!(place.next(), Action::Wait);
+}
+
+/// Nothing was deleted in between, so nothing was missed.
+#[test]
+fn broken_watches_that_stand_again_at_the_same_revision_need_no_look() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Broken);
+    cover(&mut place, CREATED);
+    assert_eq!(place.next(), Action::Wait);
+}
+
+#[test]
+fn broken_watches_do_not_end_a_hold() {
+    let mut place = holding(Rule::MUTEX);
+    cover(&mut place, CREATED);
+    place.handle(Input::Broken);
+    cover(&mut place, 12);
+    assert_eq!(place.held(), Some(CREATED));
+    assert!(is_look(&place), "its key may have been deleted unseen");
+    place.handle(Input::Looked { own: None, listing: listing(12, &[]) });
+    assert_eq!(place.next(), Action::Stop(End::KeyGone));
+}
+
+/// A key that somebody put again is not the key that was granted.
+#[test]
+fn an_own_key_of_another_revision_is_not_the_own_key() {
+    let mut place = holding(Rule::MUTEX);
+    cover(&mut place, 12);
+    place.handle(Input::Looked { own: Some(11), listing: listing(12, &[]) });
+    assert_eq!(place.next(), Action::Stop(End::KeyGone));
+}
+
+#[test]
+fn nested_keys_that_fill_the_window_are_read_past() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    cover(&mut place, 12);
+    let only_nested = Listing { revision: 12, elders: vec![], more: true, nested: true };
+    place.handle(Input::Looked { own: Some(CREATED), listing: only_nested });
+    assert_eq!((place.held(), place.next()), (None, Action::Look { limit: None }));
+    place.handle(looked(13, &[elder("q/2-a", 5)]));
+    assert_eq!((place.held(), place.next()), (None, Action::Wait));
+}
+
+/// Of a semaphore's elders whichever goes makes room.
+#[test]
+fn a_permit_is_free_when_any_elder_goes() {
+    let light = |text, created| Elder { weight: Some(1), ..elder(text, created) };
+    let mut place = waiting_behind(Rule::semaphore(2, 1), &[light("q/2-a", 5), light("q/3-a", 6)]);
+    place.handle(deleted("q/3-a", 11));
+    assert_eq!(place.held(), Some(CREATED));
+}
+
+#[test]
+fn the_newest_elders_are_the_ones_to_watch_whatever_their_order() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(looked(11, &[elder("q/2-a", 5), elder("q/3-a", 7)]));
+    assert_eq!(watched(&place), [OWN, "q/3-a"]);
+}
+
+/// A lease can expire while its owner waits. The predecessor leaving must not let the owner in (etcd #16221), and
+/// the owner need not wait for that to notice (etcd #19597).
+#[test]
+fn a_waiter_whose_key_vanished_does_not_hold() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(deleted(OWN, 11));
+    place.handle(deleted("q/2-a", 12));
+    assert_eq!((place.held(), place.next()), (None, Action::Seat), "at the back, under a new key");
+}
+
+#[test]
+fn an_event_of_an_earlier_life_of_the_own_key_is_ignored() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(deleted(OWN, CREATED));
+    assert_eq!(place.next(), Action::Wait);
+}
+
+#[test]
+fn a_holder_hears_that_its_key_is_gone() {
+    let mut place = holding(Rule::MUTEX);
+    place.handle(deleted(OWN, 11));
+    assert_eq!((place.held(), place.next()), (None, Action::Stop(End::KeyGone)));
+}
+
+#[test]
+fn a_lost_lease_sends_a_waiter_to_the_back_and_ends_a_hold() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::LeaseLost);
+    assert_eq!(place.next(), Action::Seat);
+    let mut place = holding(Rule::MUTEX);
+    place.handle(Input::LeaseLost);
+    assert_eq!((place.held(), place.next()), (None, Action::Stop(End::LeaseLost)));
+}
