@@ -427,9 +427,7 @@ impl Place {
             standing.due = standing.due.max(Some(at));
         }
         standing.gone.push((elder.key, elder.created));
-        if own_is_covered {
-            self.judge();
-        }
+        self.judge();
     }
 
     /// Whoever gives is gone, though its key still stands; an exclusive holder proves that all older are gone too.
@@ -447,7 +445,8 @@ impl Place {
         self.judge();
     }
 
-    /// Whether it is its turn, by all that is known.
+    /// Whether it is its turn, by all that is known. While a look is due that is not enough: its own key may have
+    /// gone before those ahead of it did.
     fn judge(&mut self) {
         let State::Waiting(standing) = &mut self.state else { return };
         let ahead = standing.elders.iter().fold(0u32, |sum, e| sum.saturating_add(self.rule.weigh(e.weight)));
@@ -457,8 +456,9 @@ impl Place {
             }
         } else if !standing.complete {
             standing.due.get_or_insert(standing.seen);
-        } else if let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside) {
-            standing.due = None;
+        } else if standing.due.is_none()
+            && let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside)
+        {
             standing.gone = Vec::new();
             standing.covered.retain(|(key, _)| *key == self.key);
             self.state = State::Holding(standing);

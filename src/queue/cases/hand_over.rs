@@ -55,6 +55,17 @@ fn a_shared_holder_proves_nothing_but_itself() {
     assert!(place.held().is_none() && is_look(&place));
 }
 
+/// The own watch did not stand when the other went: the own key may have gone before.
+#[test]
+fn a_hand_over_does_not_stand_in_for_the_look_that_a_deletion_asked_for() {
+    let light = Elder { weight: Some(1), ..elder("q/2-a", 6) };
+    let mut place = entered_behind(Rule::semaphore(2, 1), &[neighbour("q/1-a", 5), light]);
+    place.handle(Input::Covered { key: key("q/2-a"), from: CREATED });
+    place.handle(deleted("q/2-a", 11));
+    place.handle(handed("q/1-a", 5, false));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
 /// Another elder is listed that is younger than the giver.
 #[test]
 fn the_others_that_are_known_still_count() {

@@ -48,6 +48,27 @@ fn the_deletion_of_an_elder_on_the_own_lease_asks_for_a_look() {
     assert_eq!(place.held(), Some(CREATED));
 }
 
+/// A revoke took both keys. A reply from before it shows the own key and the elder, and striking out the elder must
+/// not make a turn of it.
+#[test]
+fn a_late_look_does_not_stand_in_for_the_look_that_a_deletion_asked_for() {
+    let ours = Elder { lease: OURS, ..elder("q/1-a", 5) };
+    let mut place = waiting_behind(Rule::MUTEX, std::slice::from_ref(&ours));
+    place.handle(deleted("q/1-a", 12));
+    place.handle(looked(11, &[ours]));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
+/// The same, where the own watch did not stand when the elder went.
+#[test]
+fn a_late_look_does_not_stand_in_for_the_own_watch() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Covered { key: key("q/2-a"), from: CREATED });
+    place.handle(deleted("q/2-a", 12));
+    place.handle(looked(11, &[elder("q/2-a", 5)]));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
 /// Go uses a key again: this event belongs to its earlier life.
 #[test]
 fn a_deletion_that_is_older_than_the_listed_key_is_ignored() {
