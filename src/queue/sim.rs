@@ -12,6 +12,7 @@
 //!    fence may stand while its lease lives.
 //! 6. Every place ends for a reason: it was told to, its try met somebody, an operator took its key, or its lease
 //!    was lost.
+//! 7. Frugality: nobody looks without having been told something since.
 //!
 //! # What is believed of the driver
 //!

@@ -18,6 +18,17 @@ fn behind_a_list_that_was_cut_short_a_deletion_asks_for_a_look() {
     assert!(place.held().is_none() && is_look(&place));
 }
 
+/// Somebody older may be beyond the window, though those within it leave room.
+#[test]
+fn a_deletion_does_not_complete_a_list() {
+    let mut place = waiting_behind(Rule::semaphore(2, 1), &[elder("q/2-a", 5)]);
+    let weighing = |text, created| Elder { weight: Some(1), ..elder(text, created) };
+    place.handle(Input::Looked { own: Some(CREATED), listing: cut(11, &[weighing("q/3-a", 7), weighing("q/2-a", 5)]) });
+    cover(&mut place, 11);
+    place.handle(deleted("q/3-a", 12));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
 /// Two elders came back where one permit asks for one: there is one more beyond the window.
 #[test]
 fn an_elder_beyond_the_window_makes_the_list_incomplete() {
@@ -130,6 +141,16 @@ fn broken_watches_ask_for_one_look_once_they_stand_again() {
     assert!(is_look(&place));
     place.handle(looked(12, &[elder("q/2-a", 5)]));
     assert_eq!(place.next(), Action::Wait);
+}
+
+/// The elder's watch stands again before the own one does: the own key may have gone in between.
+#[test]
+fn a_deletion_while_the_own_watch_is_broken_asks_for_a_look() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Broken);
+    place.handle(Input::Covered { key: key("q/2-a"), from: CREATED });
+    place.handle(deleted("q/2-a", 12));
+    assert!(place.held().is_none() && is_look(&place));
 }
 
 /// Nothing was deleted in between, so nothing was missed.

@@ -26,6 +26,12 @@ pub(super) struct Client {
     /// The keys of whose watches it hears.
     pub(super) joined: Vec<Key>,
     pub(super) intent: Intent,
+    /// Whether this round had its hold.
+    pub(super) turn: Turn,
+    /// How often it looked.
+    pub(super) looks: u32,
+    /// How often it was told anything else, each of which may be worth a look.
+    pub(super) told: u32,
     pub(super) rounds_left: u8,
     /// The revision at which this round began.
     pub(super) began: Revision,
@@ -52,6 +58,13 @@ pub(super) enum Intent {
     Done,
 }
 
+/// A hold comes once in a round and does not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    ToCome,
+    Had,
+}
+
 /// How a guard that is released reaches its neighbours in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handing {
@@ -75,6 +88,9 @@ impl Client {
             inbox: VecDeque::new(),
             joined: Vec::new(),
             intent: Intent::Have,
+            turn: Turn::ToCome,
+            looks: 0,
+            told: 0,
             rounds_left: rounds - 1,
             began: 0,
         }

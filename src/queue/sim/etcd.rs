@@ -200,7 +200,7 @@ impl Etcd {
         let mut found: Vec<&Kv> = self.live.iter().filter(|kv| kv.created <= newest && behind(&kv.key)).collect();
         match order {
             Order::Key => found.sort_unstable_by(|a, b| a.key.cmp(&b.key)),
-            Order::Newest => found.sort_unstable_by(|a, b| b.created.cmp(&a.created)),
+            Order::Newest => found.sort_unstable_by_key(|kv| std::cmp::Reverse(kv.created)),
         }
         let more = limit.is_some_and(|limit| found.len() > limit);
         found.truncate(limit.unwrap_or(usize::MAX));

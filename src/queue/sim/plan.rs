@@ -54,7 +54,10 @@ const NONE: Faults =
 const ROUGH: Faults =
     Faults { wire: 60, breaks: 8, lags: true, cancels: 15, deadlines: 4, fences: 6, nested: 10, operators: 0 };
 const OPERATED: Faults = Faults { operators: 15, ..ROUGH };
-const HEAVY: Faults = Faults { wire: 200, cancels: 50, fences: 30, operators: 40, ..ROUGH };
+/// What can make a grant void: operators, and watches that miss what they do.
+const ORDERED: Faults =
+    Faults { wire: 20, breaks: 30, lags: false, cancels: 20, deadlines: 1, fences: 1, nested: 1, operators: 30 };
+const HEAVY: Faults = Faults { wire: 200, cancels: 50, fences: 80, operators: 40, ..ROUGH };
 
 const fn wait(rule: Rule) -> Task {
     Task { rule, patience: Patience::Wait }
@@ -77,6 +80,7 @@ const fn semaphore(weight: u32) -> Task {
 
 const MUTEXES: &[Task] = &[MUTEX; 6];
 const ELECTIONS: &[Task] = &[wait(Rule::ELECTION); 5];
+const OFFICES: &[Task] = &[wait(Rule::ELECTION), MUTEX, MUTEX, wait(Rule::ELECTION), MUTEX, wait(Rule::ELECTION)];
 const SEMAPHORES: &[Task] =
     &[semaphore(1), semaphore(3), semaphore(2), semaphore(4), semaphore(1), semaphore(2), semaphore(1), semaphore(1)];
 const READERS: &[Task] = &[READ, MUTEX, READ, READ, MUTEX, READ, try_now(Rule::READ), look_and_try(Rule::MUTEX)];
@@ -110,9 +114,10 @@ pub(super) const PLANS: &[Plan] = &[
     Plan { name: "mutex, rough", faults: ROUGH, go_clients: 2, ..CALM },
     Plan { name: "mutex, one session", faults: ROUGH, shared_by: 6, ..CALM },
     Plan { name: "mutex, operators", faults: OPERATED, go_clients: 1, ..CALM },
-    Plan { name: "mutex, operators, ordered", faults: Faults { lags: false, ..OPERATED }, ordered: true, ..CALM },
+    Plan { name: "mutex, operators, ordered", faults: ORDERED, ordered: true, ..CALM },
     Plan { name: "mutex, heavy", tasks: &[MUTEX; 4], faults: HEAVY, ..CALM },
     Plan { name: "election, rough", tasks: ELECTIONS, faults: ROUGH, go_clients: 1, ..CALM },
+    Plan { name: "election and mutex, rough", tasks: OFFICES, faults: ROUGH, shared_by: 3, ..CALM },
     Plan { name: "semaphore, calm", tasks: SEMAPHORES, shared_by: 3, rounds: 1, ..CALM },
     Plan { name: "semaphore, rough", tasks: SEMAPHORES, shared_by: 3, rounds: 1, faults: ROUGH, go_clients: 1, ..CALM },
     Plan { name: "semaphore, operators", tasks: SEMAPHORES, shared_by: 4, rounds: 1, faults: OPERATED, ..CALM },
@@ -121,7 +126,7 @@ pub(super) const PLANS: &[Plan] = &[
         tasks: SEMAPHORES,
         shared_by: 4,
         rounds: 1,
-        faults: Faults { lags: false, ..OPERATED },
+        faults: ORDERED,
         ordered: true,
         ..CALM
     },

@@ -1,10 +1,10 @@
 //! What must never happen, looked for at every step. The numbers are those of the module header.
 
-use super::client::Intent;
+use super::client::{Client, Intent, Turn};
 use super::etcd::{Kv, Lease};
 use super::world::World;
 use crate::name::Key;
-use crate::queue::place::{End, Patience, Revision};
+use crate::queue::place::{Action, End, Patience, Revision};
 use crate::queue::rule::Rule;
 
 /// What the promises need to know of the past.
@@ -56,6 +56,7 @@ impl World {
     /// Promises 1 to 3, at the moment of a grant.
     pub(super) fn check_grant(&mut self, c: usize, by: Grant) -> Result<(), String> {
         self.ledger.tally.grants += 1;
+        self.clients[c].turn = Turn::Had;
         let client = &self.clients[c];
         let created = client.place.held().expect("it was granted");
         let is_own = |kv: &Kv| kv.key == *client.place.key() && kv.created == created;
@@ -127,6 +128,11 @@ impl World {
             if self.is_holding(c) && !self.owns_its_key(c) && !self.was_operated_on(c) {
                 return Err(format!("client {c} holds without a key"));
             }
+            let Client { place, turn, .. } = &self.clients[c];
+            let is_over = || matches!(place.next(), Action::Leave { .. } | Action::Stop(_));
+            if *turn == Turn::Had && place.held().is_none() && !is_over() {
+                return Err(format!("client {c} held and is back in the queue"));
+            }
         }
         match self.etcd.live.last() {
             Some(kv) if self.ledger.retired.contains(&kv.key) => Err(format!("a ghost of {}", spell(&kv.key))),
@@ -146,10 +152,21 @@ impl World {
                 return Err(format!("client {c} stands there without a key"));
             } else if client.place.held().is_none() {
                 let ahead = self.weight_ahead(rule, self.etcd.revision, |kv| kv.created < client.created);
-                if rule.has_room(ahead) {
+                if client.task.patience != Patience::Wait {
+                    return Err(format!("client {c} tries and waits"));
+                } else if rule.has_room(ahead) {
                     return Err(format!("client {c} waits with {ahead} ahead of it"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Promise 7. Twice more may be right: where nested keys fill the window, and where two replies were too old.
+    pub(super) fn check_looks(&self, c: usize) -> Result<(), String> {
+        let Client { looks, told, .. } = self.clients[c];
+        if looks > told + 2 {
+            return Err(format!("client {c} looked {looks} times after {told} reasons"));
         }
         Ok(())
     }
@@ -181,8 +198,8 @@ impl World {
         let is_just = match end {
             End::Left => client.intent == Intent::Left,
             End::NotFree => client.task.patience != Patience::Wait && self.was_occupied(c),
-            End::KeyGone => self.was_operated_on(c),
-            End::LeaseLost => client.lease.is_none(),
+            End::KeyGone => client.turn == Turn::Had && self.was_operated_on(c),
+            End::LeaseLost => client.turn == Turn::Had && client.lease.is_none(),
         };
         if !is_just {
             return Err(format!("client {c} ended without a reason: {end:?}"));

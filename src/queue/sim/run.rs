@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::plan::{PLANS, Plan};
@@ -119,24 +120,23 @@ fn tell(story: &mut String, told: &mut Vec<String>, event: Event, world: &World)
 
 /// Strikes out whatever the failure does not need, in ever smaller pieces.
 fn shrink(plan: &'static Plan, schedule: &[Event]) -> Vec<Event> {
-    const ATTEMPTS: usize = 5_000;
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let end = Instant::now() + PATIENCE;
     let fails = |schedule: &[Event]| caught(|| replay(plan, schedule, |_, _| {})).is_err();
     let mut short = schedule.to_vec();
-    let mut attempts = 0;
     let mut piece = short.len() / 2;
     while piece > 0 {
         let before = short.len();
         let mut at = 0;
-        while at < short.len() && attempts < ATTEMPTS {
+        while at < short.len() && Instant::now() < end {
             let without = [&short[..at], &short[(at + piece).min(short.len())..]].concat();
-            attempts += 1;
             if fails(&without) {
                 short = without;
             } else {
                 at += piece;
             }
         }
-        if short.len() == before || attempts == ATTEMPTS {
+        if short.len() == before || Instant::now() >= end {
             piece /= 2;
         }
     }

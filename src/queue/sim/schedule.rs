@@ -77,6 +77,8 @@ fn is_release(world: &World, event: Event) -> bool {
     match event {
         Event::Release(..) => true,
         Event::Go(n) => world.is_go_release(n),
+        // They block nobody but Go: until nothing else can happen they stay.
+        Event::RemoveNested => true,
         _ => false,
     }
 }
@@ -128,11 +130,10 @@ fn guess(world: &World, rng: &mut Rng) -> Event {
         13 | 14 => Event::Open { session, watch, lag: 0 },
         15 => [Event::Batch(session), Event::Grant(session), Event::WriteFence(session)][any(rng, 3)],
         16 => Event::Straggle(any(rng, world.stragglers.len())),
-        _ => match rng.u8(..5) {
+        _ => match rng.u8(..8) {
             0 => Event::Learn(session),
-            1 => Event::RemoveNested,
-            2 => Event::AllowFences,
-            3 => Event::Expire(any(rng, world.lost.len())),
+            1 => Event::AllowFences,
+            2 | 3 => Event::Expire(any(rng, world.lost.len())),
             _ if world.go.is_empty() => Event::Learn(session),
             _ => Event::Go(any(rng, world.go.len())),
         },

@@ -26,6 +26,10 @@ impl World {
             Action::Leave { fence } => Request::Leave { keys: vec![client.place.key().clone()], fence },
         };
         let message = self.message(c, request);
+        if let Request::Look { .. } = message.request {
+            self.clients[c].looks += 1;
+            self.check_looks(c)?;
+        }
         self.clients[c].request = Some(Flight { message, reply: None, riders: Vec::new() });
         Ok(())
     }
@@ -134,6 +138,9 @@ impl World {
     pub(super) fn deliver(&mut self, c: usize, input: Input) -> Result<(), String> {
         if self.is_bereft(c) {
             return self.lose_lease_of(c);
+        }
+        if !matches!(input, Input::Looked { .. }) {
+            self.clients[c].told += 1;
         }
         let place = &mut self.clients[c].place;
         let held = place.held();
