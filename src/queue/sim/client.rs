@@ -28,10 +28,9 @@ pub(super) struct Client {
     pub(super) intent: Intent,
     /// Whether this round had its hold.
     pub(super) turn: Turn,
-    /// How often it looked.
-    pub(super) looks: u32,
-    /// How often it was told anything else, each of which may be worth a look.
-    pub(super) told: u32,
+    /// How often it looked in a row without having been told anything in between.
+    pub(super) idle_looks: u32,
+    pub(super) told: Told,
     pub(super) rounds_left: u8,
     /// The revision at which this round began.
     pub(super) began: Revision,
@@ -56,6 +55,13 @@ pub(super) enum Intent {
     Left,
     /// It is through with this and every round.
     Done,
+}
+
+/// Whether it was told anything since it last looked that may be worth another look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    Something,
 }
 
 /// A hold comes once in a round and does not come back.
@@ -89,8 +95,8 @@ impl Client {
             joined: Vec::new(),
             intent: Intent::Have,
             turn: Turn::ToCome,
-            looks: 0,
-            told: 0,
+            idle_looks: 0,
+            told: Told::Something,
             rounds_left: rounds - 1,
             began: 0,
         }

@@ -57,6 +57,9 @@ const OPERATED: Faults = Faults { operators: 15, ..ROUGH };
 /// What can make a grant void: operators, and watches that miss what they do.
 const ORDERED: Faults =
     Faults { wire: 20, breaks: 30, lags: false, cancels: 20, deadlines: 1, fences: 1, nested: 1, operators: 30 };
+const BREAKING: Faults = Faults { breaks: 80, operators: 80, ..NONE };
+/// Every list changes under whoever read it.
+const NESTED: Faults = Faults { nested: 150, cancels: 20, ..NONE };
 const HEAVY: Faults = Faults { wire: 200, cancels: 50, fences: 80, operators: 40, ..ROUGH };
 
 const fn wait(rule: Rule) -> Task {
@@ -115,6 +118,7 @@ pub(super) const PLANS: &[Plan] = &[
     Plan { name: "mutex, one session", faults: ROUGH, shared_by: 6, ..CALM },
     Plan { name: "mutex, operators", faults: OPERATED, go_clients: 1, ..CALM },
     Plan { name: "mutex, operators, ordered", faults: ORDERED, ordered: true, ..CALM },
+    Plan { name: "mutex, breaking, ordered", faults: BREAKING, ordered: true, ..CALM },
     Plan { name: "mutex, heavy", tasks: &[MUTEX; 4], faults: HEAVY, ..CALM },
     Plan { name: "election, rough", tasks: ELECTIONS, faults: ROUGH, go_clients: 1, ..CALM },
     Plan { name: "election and mutex, rough", tasks: OFFICES, faults: ROUGH, shared_by: 3, ..CALM },
@@ -135,6 +139,7 @@ pub(super) const PLANS: &[Plan] = &[
     Plan { name: "try, calm", tasks: TRIES, ..CALM },
     Plan { name: "try, rough", tasks: TRIES, faults: ROUGH, go_clients: 1, ..CALM },
     Plan { name: "try, heavy", tasks: TRIES, faults: HEAVY, ..CALM },
+    Plan { name: "semaphore and try, nested", tasks: SEMAPHORE_TRIES, faults: NESTED, ..CALM },
     Plan { name: "semaphore and try, rough", tasks: SEMAPHORE_TRIES, faults: ROUGH, ..CALM },
     Plan { name: "semaphore and try, heavy", tasks: SEMAPHORE_TRIES, faults: HEAVY, ..CALM },
     Plan { name: "semaphore and mutex, rough", tasks: MIXED, shared_by: 4, faults: ROUGH, ..CALM },

@@ -117,7 +117,7 @@ fn guess(world: &World, rng: &mut Rng) -> Event {
     let (client, session) = (rng.usize(..world.clients.len()), rng.usize(..world.sessions.len()));
     let watch = rng.usize(..world.sessions[session].watches.len().max(1));
     let any = |rng: &mut Rng, all: usize| rng.usize(..all.max(1));
-    let event = match rng.u8(..18) {
+    let event = match rng.u8(..17) {
         0..3 => Event::Act(client),
         3..5 => Event::Commit(client),
         5..7 => Event::Answer(client),
@@ -129,11 +129,11 @@ fn guess(world: &World, rng: &mut Rng) -> Event {
         12 => Event::Deliver { session, watch },
         13 | 14 => Event::Open { session, watch, lag: 0 },
         15 => [Event::Batch(session), Event::Grant(session), Event::WriteFence(session)][any(rng, 3)],
-        16 => Event::Straggle(any(rng, world.stragglers.len())),
         _ => match rng.u8(..8) {
             0 => Event::Learn(session),
             1 => Event::AllowFences,
-            2 | 3 => Event::Expire(any(rng, world.lost.len())),
+            2 => Event::Straggle(any(rng, world.stragglers.len())),
+            3 => Event::Expire(any(rng, world.lost.len())),
             _ if world.go.is_empty() => Event::Learn(session),
             _ => Event::Go(any(rng, world.go.len())),
         },

@@ -1,6 +1,6 @@
 //! What the driver of a place does: sends its requests, passes on the replies, and makes it leave.
 
-use super::client::{Client, Flight, Handing, Intent};
+use super::client::{Client, Flight, Handing, Intent, Told};
 use super::etcd::{Message, Reply, Request};
 use super::promises::Grant;
 use super::session::Fence;
@@ -27,8 +27,7 @@ impl World {
         };
         let message = self.message(c, request);
         if let Request::Look { .. } = message.request {
-            self.clients[c].looks += 1;
-            self.check_looks(c)?;
+            self.check_look(c)?;
         }
         self.clients[c].request = Some(Flight { message, reply: None, riders: Vec::new() });
         Ok(())
@@ -140,7 +139,7 @@ impl World {
             return self.lose_lease_of(c);
         }
         if !matches!(input, Input::Looked { .. }) {
-            self.clients[c].told += 1;
+            self.clients[c].told = Told::Something;
         }
         let place = &mut self.clients[c].place;
         let held = place.held();
