@@ -5,7 +5,7 @@ use super::etcd::{Kv, Lease};
 use super::world::World;
 use crate::name::Key;
 use crate::queue::place::{Action, End, Patience, Revision};
-use crate::queue::rule::Rule;
+use crate::queue::rule::{Kind, Rule};
 
 /// What the promises need to know of the past.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl World {
         }
         let rule = self.clients[c].task.rule;
         let when = died.map_or(self.etcd.revision, |died| died - 1);
-        let is_given = |kv: &Kv| rule.hands_over() && self.ledger.given.contains(&kv.key);
+        let is_given = |kv: &Kv| rule.kind != Kind::Election && self.ledger.given.contains(&kv.key);
         let ahead = self.weight_ahead(rule, when, |kv| kv.created < created && !is_given(kv));
         // Events of one stream that keep their order tell of the own key first, and a void grant was true once.
         if !has_room(rule, ahead) && (died.is_none() || self.plan.ordered && by == Grant::ByEtcd) {
@@ -128,7 +128,11 @@ impl World {
             if self.is_holding(c) && !self.owns_its_key(c) && !self.was_operated_on(c) {
                 return Err(format!("client {c} holds without a key"));
             }
-            let Client { place, turn, .. } = &self.clients[c];
+            let Client { place, turn, task, .. } = &self.clients[c];
+            let stands_by = place.is_queued() && place.held().is_none() && place.next() == Action::Wait;
+            if task.patience != Patience::Wait && stands_by {
+                return Err(format!("client {c} tries and waits"));
+            }
             let is_over = || matches!(place.next(), Action::Leave { .. } | Action::Stop(_));
             if *turn == Turn::Had && place.held().is_none() && !is_over() {
                 return Err(format!("client {c} held and is back in the queue"));
@@ -152,9 +156,7 @@ impl World {
                 return Err(format!("client {c} stands there without a key"));
             } else if client.place.held().is_none() {
                 let ahead = self.weight_ahead(rule, self.etcd.revision, |kv| kv.created < client.created);
-                if client.task.patience != Patience::Wait {
-                    return Err(format!("client {c} tries and waits"));
-                } else if has_room(rule, ahead) {
+                if has_room(rule, ahead) {
                     return Err(format!("client {c} waits with {ahead} ahead of it"));
                 }
             }

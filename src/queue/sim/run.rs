@@ -25,7 +25,7 @@ pub(super) fn from_environment() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     hush();
     let failure = match number("TENURE_REPLAY") {
-        Some(seed) => try_seed(seed).err(),
+        Some(seed) => replay_seed(seed),
         None => run(number("TENURE_FROM").unwrap_or(1), number("TENURE_SEEDS").unwrap_or(50_000)),
     };
     if let Some(failure) = failure {
@@ -76,6 +76,16 @@ fn run(from: u64, seeds: u64) -> Option<Failure> {
 fn try_seed(seed: u64) -> Result<World, Failure> {
     let mut schedule = Vec::new();
     caught(|| explore(plan_of(seed), seed, &mut schedule)).map_err(|message| Failure { seed, message, schedule })
+}
+
+/// Runs one seed again, and prints every step of it.
+fn replay_seed(seed: u64) -> Option<Failure> {
+    let mut schedule = Vec::new();
+    let result = caught(|| explore(plan_of(seed), seed, &mut schedule));
+    let (mut story, mut told) = (String::new(), Vec::new());
+    let _ = caught(|| replay(plan_of(seed), &schedule, |event, world| tell(&mut story, &mut told, event, world)));
+    println!("seed {seed}, {}\n{story}", plan_of(seed).name);
+    result.err().map(|message| Failure { seed, message, schedule })
 }
 
 /// Once per hundredth, for whoever runs this alone.

@@ -39,6 +39,29 @@ impl World {
         Message { key: client.place.key().clone(), lease, rule: client.task.rule, request }
     }
 
+    /// The clients whose leaves fit into one transaction.
+    pub(super) fn batch(&self, session: usize) -> Vec<usize> {
+        let leaving =
+            |c: &usize| self.clients[*c].session == session && self.clients[*c].is_leaving() && !self.is_bereft(*c);
+        let mut batch: Vec<_> = (0..self.clients.len()).filter(leaving).collect();
+        if let Some(first) = batch.first().map(|first| self.clients[*first].lease) {
+            batch.retain(|c| self.clients[*c].lease == first);
+        }
+        batch
+    }
+
+    pub(super) fn send_batch(&mut self, session: usize) {
+        let batch = self.batch(session);
+        let keys = batch.iter().map(|c| self.clients[*c].place.key().clone()).collect();
+        let fence = batch.iter().any(|c| self.clients[*c].place.next() == Action::Leave { fence: true });
+        let (leader, riders) = batch.split_first().expect("a batch");
+        for rider in riders {
+            self.clients[*rider].riding = Some(*leader);
+        }
+        let message = self.message(*leader, Request::Leave { keys, fence });
+        self.clients[*leader].request = Some(Flight { message, reply: None, riders: riders.to_vec() });
+    }
+
     fn seat(&mut self, c: usize) -> Result<(), String> {
         self.abandon(c);
         if self.clients[c].lease.is_some() {

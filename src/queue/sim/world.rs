@@ -1,8 +1,8 @@
 //! Everything that exists in a run, what can happen to it, and what then does.
 
 use super::QUEUE;
-use super::client::{Client, Flight, Handing, Intent};
-use super::etcd::{Etcd, Lease, Message, Request};
+use super::client::{Client, Handing, Intent};
+use super::etcd::{Etcd, Lease, Message};
 use super::event::Event;
 use super::plan::{Plan, go_key};
 use super::promises::Ledger;
@@ -326,28 +326,5 @@ impl World {
     pub(super) fn fresh_key(&mut self, lane: &str, lease: Lease) -> Key {
         self.keys += 1;
         format!("{QUEUE}/{lane}{lease:x}-{:x}", self.keys).into_bytes().into()
-    }
-
-    /// The clients whose leaves fit into one transaction.
-    pub(super) fn batch(&self, session: usize) -> Vec<usize> {
-        let leaving =
-            |c: &usize| self.clients[*c].session == session && self.clients[*c].is_leaving() && !self.is_bereft(*c);
-        let mut batch: Vec<_> = (0..self.clients.len()).filter(leaving).collect();
-        if let Some(first) = batch.first().map(|first| self.clients[*first].lease) {
-            batch.retain(|c| self.clients[*c].lease == first);
-        }
-        batch
-    }
-
-    fn send_batch(&mut self, session: usize) {
-        let batch = self.batch(session);
-        let keys = batch.iter().map(|c| self.clients[*c].place.key().clone()).collect();
-        let fence = batch.iter().any(|c| self.clients[*c].place.next() == Action::Leave { fence: true });
-        let (leader, riders) = batch.split_first().expect("a batch");
-        for rider in riders {
-            self.clients[*rider].riding = Some(*leader);
-        }
-        let message = self.message(*leader, Request::Leave { keys, fence });
-        self.clients[*leader].request = Some(Flight { message, reply: None, riders: riders.to_vec() });
     }
 }
