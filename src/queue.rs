@@ -6,11 +6,12 @@
 //! 1. Before a place hears anything, its lease is looked at: one past its deadline grants nothing.
 //! 2. What a place watches is what it says it watches, after everything that it hears.
 
+#[cfg(test)]
+mod cases;
+mod departure;
 pub(crate) mod driver;
 pub(crate) mod place;
 pub(crate) mod rule;
-#[cfg(test)]
-mod cases;
 #[cfg(test)]
 mod sim;
 pub(crate) mod wire;
@@ -31,6 +32,7 @@ use crate::session::keepalive::TICK;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
 use crate::session::{Core, Session};
+pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
 use place::{Action, End, Input, Patience, Place, Revision};
 use rule::Rule;
@@ -61,38 +63,6 @@ struct Inner {
     departure: Departure,
     /// Why the place cannot go on.
     failed: Option<Error>,
-}
-
-/// What etcd has said to the deletion of the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Departure {
-    /// Nothing yet.
-    Open,
-    /// As `Open`, and a request may have deleted the key unheard.
-    Unheard,
-    Confirmed,
-    /// There was no key to delete.
-    NoKey,
-}
-
-impl Departure {
-    fn is_answered(self) -> bool {
-        matches!(self, Self::Confirmed | Self::NoKey)
-    }
-
-    fn confirm(&mut self, deleted: i64) {
-        *self = match self {
-            Self::Open if deleted == 0 => Self::NoKey,
-            Self::NoKey => Self::NoKey,
-            _ => Self::Confirmed,
-        };
-    }
-
-    fn lose(&mut self) {
-        if !self.is_answered() {
-            *self = Self::Unheard;
-        }
-    }
 }
 
 /// A hold that is a guard's from here on, though it may be lost by now.

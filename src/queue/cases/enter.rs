@@ -24,7 +24,7 @@ fn an_enter_behind_an_elder_waits_and_watches_both_keys() {
     let place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
     assert_eq!((place.held(), place.next()), (None, Action::Wait));
     assert_eq!(watched(&place), [OWN, "q/2-a"]);
-    assert!(place.is_queued());
+    assert!(place.created().is_some());
 }
 
 /// The first keys in key order need not be the newest.

@@ -114,7 +114,7 @@ impl World {
     fn owns_its_key(&self, c: usize) -> bool {
         let client = &self.clients[c];
         let created = self.etcd.created(client.place.key());
-        created.is_some() && client.place.is_queued() && created == Some(client.created)
+        created.is_some() && client.place.created().is_some() && created == Some(client.created)
     }
 
     fn was_operated_on(&self, c: usize) -> bool {
@@ -129,7 +129,7 @@ impl World {
                 return Err(format!("client {c} holds without a key"));
             }
             let Client { place, turn, task, .. } = &self.clients[c];
-            let stands_by = place.is_queued() && place.held().is_none() && place.next() == Action::Wait;
+            let stands_by = place.created().is_some() && place.held().is_none() && place.next() == Action::Wait;
             if task.patience != Patience::Wait && stands_by {
                 return Err(format!("client {c} tries and waits"));
             }
@@ -150,7 +150,7 @@ impl World {
             let rule = client.task.rule;
             if client.intent == Intent::Done {
                 continue;
-            } else if !client.place.is_queued() {
+            } else if !client.place.created().is_some() {
                 return Err(format!("client {c} is stuck"));
             } else if !self.owns_its_key(c) {
                 return Err(format!("client {c} stands there without a key"));
