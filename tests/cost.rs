@@ -30,6 +30,36 @@ async fn an_uncontended_lock_is_one_request_and_an_unlock_is_one() -> TestResult
     .await
 }
 
+/// A hold that is handed over in memory is still looked after when it is given back: the one must not take the other's
+/// part, or one of two deletions finds no key, and a release that went well is called a loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_of_many_hand_overs_deletes_its_key_once() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let before = world.settled_requests(1.0).await;
+        let mut visits = tokio::task::JoinSet::new();
+        for n in 0..50 {
+            let mutex = session.mutex(format!("name/{}", n / 2));
+            visits.spawn(async move {
+                for moment in 0..20 {
+                    let guard = mutex.lock().await.unwrap();
+                    // About as long as a look takes.
+                    let released = Instant::now() + Duration::from_micros(100 * moment);
+                    while Instant::now() < released {
+                        tokio::task::yield_now().await;
+                    }
+                    guard.unlock().await.unwrap();
+                }
+            });
+        }
+        soon("all are done", visits.join_all()).await;
+        let spent = world.settled_requests(1.0).await.since(before);
+        assert_eq!(spent.writes, 1_000, "{spent:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// Those who try in a loop cost one read each.
 #[tokio::test]
 async fn a_failed_try_is_one_request() -> TestResult {

@@ -173,11 +173,11 @@ impl Driver {
         }
     }
 
-    /// Sees to what is due while a guard holds the seat.
+    /// Sees to what is due while a guard holds the seat. Once that gives it up, its key is another driver's.
     pub(super) async fn attend(mut self) {
         let idle = |inner: &Inner| matches!(inner.place.next(), Action::Wait | Action::Stop(_));
         loop {
-            let driven = self.drive(|inner| idle(inner)).await;
+            let driven = self.drive(|inner| inner.attention != Attention::Task || idle(inner)).await;
             let mut inner = self.seat.lock();
             match inner.attention {
                 Attention::Task if driven.is_err() || idle(&inner) => inner.attention = Attention::Guard,
