@@ -108,6 +108,46 @@ async fn a_holder_whose_key_is_deleted_is_told() -> TestResult {
     .await
 }
 
+/// Whoever unlocks learns from etcd's answer that there was nothing left to unlock, before any watch has told.
+#[tokio::test]
+async fn an_unlock_that_finds_no_key_says_why() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        for _ in 0..10 {
+            let guard = session.mutex("name").lock().await?;
+            world.client().delete(guard.key(), None).await?;
+            let unlocked = soon("an answer", guard.unlock()).await;
+            assert!(matches!(unlocked, Err(Error::Lost(Loss::Deleted))), "{unlocked:?}");
+
+            let guard = session.mutex("name").lock().await?;
+            world.client().lease_revoke(session.lease_id()).await?;
+            let unlocked = soon("an answer", guard.unlock()).await;
+            assert!(matches!(unlocked, Err(Error::Lost(Loss::Revoked))), "{unlocked:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A place that is gone is nowhere, until its owner waits for it again.
+#[tokio::test]
+async fn a_ticket_whose_key_was_deleted_has_no_position_until_it_is_waited_for() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (holding, waiting) = (world.session().await?, world.session().await?);
+        let guard = holding.mutex("name").lock().await?;
+        let mut ticket = waiting.mutex("name").enqueue().await?;
+        let key = waiting.mutex("name").queue().await?[1].key().to_owned();
+        world.client().delete(key, None).await?;
+        assert!(matches!(ticket.position().await, Err(Error::Lost(Loss::Deleted))));
+        let next = tokio::spawn(async move { ticket.granted().await });
+        until("it queues again", async || world.keys("name/").await.len() == 2).await;
+        guard.unlock().await?;
+        soon("it holds", next).await??.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// A hold that ends where it began is no loss.
 #[tokio::test]
 async fn a_holder_that_unlocks_is_released() -> TestResult {

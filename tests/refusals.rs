@@ -131,6 +131,24 @@ async fn a_ttl_below_the_servers_minimum_is_raised_and_logged() -> TestResult {
     .await
 }
 
+/// The largest that is allowed is no special case.
+#[tokio::test]
+async fn the_longest_ttl_works() -> TestResult {
+    on_etcd(async |world: &World| {
+        let ttl = Duration::from_secs(9_000_000_000);
+        let session = Session::builder(world.etcd.client().await?).ttl(ttl).open().await?;
+        assert_eq!(session.ttl(), ttl);
+        assert!(session.deadline().remaining() > ttl / 2);
+        let guard = session.mutex("name").lock().await?;
+        let mut ticket = session.mutex("name").enqueue().await?;
+        guard.unlock().await?;
+        soon("it is its turn", ticket.granted()).await?.unlock().await?;
+        soon("it is closed", session.close()).await?;
+        Ok(())
+    })
+    .await
+}
+
 /// Enables authentication: `root` and `user` have their names as passwords, and `user` may write below `ours/`.
 async fn enable_auth(world: &World) -> TestResult {
     let mut client = world.client();
