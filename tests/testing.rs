@@ -286,6 +286,16 @@ fn no_member_outlives_a_killed_process() -> TestResult {
     Ok(())
 }
 
+/// A Ctrl-C goes to the terminal's whole process group. What is held is released while etcd still answers.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_ctrl_c_does_not_reach_a_member() -> TestResult {
+    let etcd = Etcd::start().await?;
+    let pid = etcd.pid(0).and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    assert_ne!(rustix::process::getpgid(pid)?, rustix::process::getpgrp());
+    Ok(())
+}
+
 /// Tests hand it to their tasks.
 #[test]
 fn it_can_be_shared_and_sent() {

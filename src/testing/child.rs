@@ -7,6 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, mpsc};
@@ -42,6 +43,8 @@ fn command(binary: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", r#"[ "$PPID" = "$0" ] && exec "$@""#]);
         command.arg(std::process::id().to_string()).arg(binary);
+        // Not in our group, or a Ctrl-C at the terminal would reach etcd too, before we have released what we hold.
+        command.process_group(0);
         command
     } else {
         Command::new(binary)
