@@ -20,25 +20,16 @@ use std::time::Duration;
 
 use tenure::etcd_client::{Client, PutOptions, Txn, TxnOp};
 use tenure::{Leadership, Session, connect_options};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let shutdown = common::shutdown()?;
     let etcd = common::etcd().await?;
     let client = Client::connect(&etcd.endpoints, Some(connect_options())).await?;
     let name = env::args().nth(1).unwrap_or_else(|| format!("api-{}", std::process::id()));
     let session = Session::builder(client).identity(&name).ttl(Duration::from_secs(5)).open().await?;
 
-    let shutdown = CancellationToken::new();
-    tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move {
-            common::asked_to_stop().await.expect("signals can be listened to");
-            shutdown.cancel();
-        }
-    });
-
-    // Campaigns, leads, and campaigns again, until `shutdown` fires. Then, and whenever the hold is in doubt, `ending`
+    // Campaigns, leads, and campaigns again, until `shutdown` fires, by Ctrl-C or SIGTERM. Then, and whenever the hold is in doubt, `ending`
     // fires in the term; the work has two seconds to finish, and only after that the next one leads.
     println!("{name} stands; Ctrl-C to stop");
     let election = session.election("examples/leader").grace(Duration::from_secs(2));

@@ -7,6 +7,7 @@ use std::env;
 
 use tenure::testing::Etcd;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// An etcd: those that `ETCD_ENDPOINTS` names, separated by commas, or one of our own.
 pub(crate) struct Cluster {
@@ -25,15 +26,19 @@ pub(crate) async fn etcd() -> anyhow::Result<Cluster> {
     Ok(Cluster { endpoints: own.endpoints(), own: Some(own) })
 }
 
-/// Completes when this process is asked to stop: by Ctrl-C (SIGINT), or by its supervisor (SIGTERM).
-pub(crate) async fn asked_to_stop() -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+/// Fires when this process is asked to stop: by Ctrl-C (SIGINT), or by its supervisor (SIGTERM).
+pub(crate) fn shutdown() -> anyhow::Result<CancellationToken> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let shutdown = CancellationToken::new();
+    let fired = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        fired.cancel();
+    });
+    Ok(shutdown)
 }
 
 /// Ends this process with the one that started it, which keeps the other end of its standard input.
