@@ -88,7 +88,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Etcd`](crate::Error::Etcd) if etcd cannot be reached, or refuses; see [`SessionBuilder::open`].
+    /// As [`SessionBuilder::open`]. That nobody is there is known after 2 s at most.
     ///
     /// # Cancel safety
     ///

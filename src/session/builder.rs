@@ -154,10 +154,11 @@ async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
         };
         let Error::Etcd { source, .. } = &error else { return Err(no_answer(core.call_limit)) };
         let worth = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
-        if !worth || started.elapsed() >= CONNECT_LIMIT {
+        let delay = delays.next();
+        if !worth || started.elapsed() + delay >= CONNECT_LIMIT {
             return Err(error);
         }
-        tokio::time::sleep(delays.next()).await;
+        tokio::time::sleep(delay).await;
     }
 }
 
