@@ -150,7 +150,7 @@ impl World {
             let rule = client.task.rule;
             if client.intent == Intent::Done {
                 continue;
-            } else if !client.place.created().is_some() {
+            } else if client.place.created().is_none() {
                 return Err(format!("client {c} is stuck"));
             } else if !self.owns_its_key(c) {
                 return Err(format!("client {c} stands there without a key"));
