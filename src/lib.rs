@@ -98,7 +98,7 @@
 //! # In etcd
 //!
 //! A name's queue is the set of keys directly under `NAME/`, in the order of their create revisions, as in Go's
-//! [`client/v3/concurrency`](https://pkg.go.dev/go.etcd.io/etcd/client/v3/concurrency). A Go service, `etcdctl lock`,
+//! `client/v3/concurrency`. A Go service, `etcdctl lock`,
 //! `etcdctl elect` and a Rust service can stand in one queue.
 //!
 //! | key | value |
