@@ -21,6 +21,8 @@
 //! that its lease is lost. The watches of a session are shared by all its clients that wait for the same key.
 
 mod client;
+#[cfg(feature = "testing")]
+mod conformance;
 mod etcd;
 mod event;
 mod plan;

@@ -39,7 +39,7 @@ pub(crate) struct Reply {
 }
 
 /// The fence as a reply showed it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SeenFence {
     At(Revision),
     Missing,

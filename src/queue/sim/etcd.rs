@@ -102,6 +102,11 @@ impl Etcd {
             return;
         }
         self.revision += 1;
+        self.bury(doomed);
+    }
+
+    /// The same in the revision that stands, for a transaction that has made one already.
+    fn bury(&mut self, doomed: impl Fn(&Kv) -> bool) {
         let (dead, live) = std::mem::take(&mut self.live).into_iter().partition(doomed);
         self.live = live;
         self.past.extend(Vec::into_iter(dead).map(|kv| (kv, self.revision)));
@@ -189,9 +194,14 @@ impl Etcd {
         if fence && self.refuses_fences {
             return Reply::FenceRefused;
         }
-        let fence = fence.then(|| self.move_fence(lease));
-        self.delete(|kv| keys.contains(&kv.key));
-        Reply::Left { fence }
+        let doomed = |kv: &Kv| keys.contains(&kv.key);
+        if !fence {
+            self.delete(doomed);
+            return Reply::Left { fence: None };
+        }
+        let moved = self.move_fence(lease);
+        self.bury(doomed);
+        Reply::Left { fence: Some(moved) }
     }
 
     /// Lists as the server does, limit first, then strikes out what the wire layer strikes out.
@@ -206,13 +216,15 @@ impl Etcd {
         found.truncate(limit.unwrap_or(usize::MAX));
         let nested = found.iter().any(|kv| !self.is_direct(&kv.key));
         found.retain(|kv| kv.key != message.key && self.is_direct(&kv.key));
-        let elders = found.into_iter().map(elder).collect();
+        let elders = found.into_iter().map(|kv| elder(kv, message.rule)).collect();
         Listing { revision: self.revision, elders, more, nested }
     }
 }
 
-fn elder(kv: &Kv) -> Elder {
-    Elder { key: kv.key.clone(), created: kv.created, lease: kv.lease, weight: kv.weight }
+/// Weights are read where there is more than one permit.
+fn elder(kv: &Kv, rule: Rule) -> Elder {
+    let weight = kv.weight.filter(|_| rule.permits > 1);
+    Elder { key: kv.key.clone(), created: kv.created, lease: kv.lease, weight }
 }
 
 /// The weight that a key of ours states: a semaphore's alone do.
