@@ -78,7 +78,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let known = prop_oneof![Just(Known::Nothing), Just(Known::Now)];
     let seldom = prop::bool::weighted(0.1);
     let step = prop_oneof![
-        8 => (KEYS, LEASES, rule.clone(), seldom.clone())
+        8 => (KEYS, LEASES, rule.clone(), seldom)
             .prop_map(|(key, lease, rule, stale)| Step::Enter { key, lease, rule, stale }),
         6 => (KEYS, LEASES, rule.clone(), seldom, known)
             .prop_map(|(key, lease, rule, stale, known)| Step::Try { key, lease, rule, stale, known }),
