@@ -146,7 +146,7 @@ impl Driver {
         match reply.fence {
             Some(SeenFence::At(revision)) => lease.learn_fence(revision),
             Some(SeenFence::Missing) if reply.input == Input::Fenced => {
-                if let Err(error) = self.seat.core.put_fence(lease).await {
+                if let Err(error) = self.seat.core.put_fence(lease, self.seat.core.call_limit).await {
                     tracing::debug!(%error, "could not rewrite a fence");
                     self.pause = Some(Box::pin(sleep(self.delays.next())));
                 }

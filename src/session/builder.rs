@@ -19,6 +19,9 @@ use crate::{name, retry};
 /// How long a connection may take to be made, and how long [`SessionBuilder::open`] insists where nobody answers.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long one attempt to open a session waits for a reply, before another member is asked.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
+
 /// The longest that a request may take, as etcd's own clients have it; shorter for a short TTL, so that a member
 /// that hangs does not cost the lease.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -143,19 +146,26 @@ impl fmt::Debug for SessionBuilder {
     }
 }
 
-/// The first lease. Whoever opens a session wants to know soon that nobody answers.
+/// The first lease. Whoever opens a session wants to know soon that nobody is there; and one member that hangs must
+/// not cost the whole time.
 async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
     let started = tokio::time::Instant::now();
     let mut delays = retry::delays();
     loop {
-        let error = match core.grant().await {
+        let remaining = core.call_limit.saturating_sub(started.elapsed());
+        let error = match core.grant(remaining.min(ATTEMPT_LIMIT)).await {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
-        let Error::Etcd { source, .. } = &error else { return Err(no_answer(core.call_limit)) };
-        let worth = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
+        let (error, limit) = match error {
+            Error::Etcd { ref source, .. } => {
+                let passes = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
+                (error, if passes { CONNECT_LIMIT } else { Duration::ZERO })
+            }
+            _ => (no_answer(core.call_limit), core.call_limit),
+        };
         let delay = delays.next();
-        if !worth || started.elapsed() + delay >= CONNECT_LIMIT {
+        if started.elapsed() + delay >= limit {
             return Err(error);
         }
         tokio::time::sleep(delay).await;

@@ -16,7 +16,7 @@ use super::deadline::{self, Step};
 use super::lease::Lease;
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, verdict};
-use crate::etcd_client::{self, PutOptions};
+use crate::etcd_client::{self, LeaseGrantOptions, PutOptions};
 use crate::retry;
 
 /// Timers stand still while the machine sleeps, so the clock is looked at this often.
@@ -58,7 +58,7 @@ pub(crate) async fn run(core: Arc<Core>, mut lease: Arc<Lease>) {
 async fn grant(core: &Arc<Core>) -> Option<Arc<Lease>> {
     let mut delays = retry::delays();
     loop {
-        let mut granting = pin!(core.grant());
+        let mut granting = pin!(core.grant(core.call_limit));
         let granted = tokio::select! {
             biased;
             granted = &mut granting => granted,
@@ -187,42 +187,43 @@ async fn close(core: &Core, lease: &Lease) {
 }
 
 impl Core {
-    /// Asks for a lease and puts its fence key.
-    pub(super) async fn grant(self: &Arc<Self>) -> Result<Arc<Lease>> {
-        let sent = Moment::now();
+    /// Asks for a lease and puts its fence key, each within `limit`.
+    pub(super) async fn grant(self: &Arc<Self>, limit: Duration) -> Result<Arc<Lease>> {
+        // The id is of our own choice, so that a lease whose grant was not heard of can be given back.
+        let (id, sent) = (fastrand::i64(1..), Moment::now());
         let ttl = i64::try_from(self.ttl.as_secs()).expect("checked by the builder");
         let mut client = self.client.lease_client();
-        let granted = self.answer(client.grant(ttl, None)).await?;
-        let ttl = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
-        let lease = Arc::new(Lease::new(granted.id(), ttl, sent, 0, self.revoker()));
-        if ttl > self.ttl {
-            tracing::info!(asked = ?self.ttl, granted = ?ttl, "etcd raised the TTL to its minimum");
+        let granted = self.answer(limit, client.grant(ttl, Some(LeaseGrantOptions::new().with_id(id)))).await;
+        let seconds = granted.as_ref().map_or(0, |granted| u64::try_from(granted.ttl()).unwrap_or(0));
+        let lease = Arc::new(Lease::new(id, Duration::from_secs(seconds), sent, 0, self.revoker()));
+        let fenced = match granted {
+            Ok(_) => self.put_fence(&lease, limit).await,
+            Err(error) => Err(error),
+        };
+        if fenced.is_err() {
+            // Given back as any lease that nobody refers to.
+            lease.end(Loss::Expired);
+        } else if lease.ttl > self.ttl {
+            tracing::info!(asked = ?self.ttl, granted = ?lease.ttl, "etcd raised the TTL to its minimum");
         }
-        match self.put_fence(&lease).await {
-            Ok(()) => Ok(lease),
-            Err(error) => {
-                // Given back as any lease that nobody refers to.
-                lease.end(Loss::Expired);
-                Err(error)
-            }
-        }
+        fenced.map(|()| lease)
     }
 
     /// Puts, or rewrites, the fence key of a lease: every `enter` that was made before is void from then on.
-    pub(crate) async fn put_fence(&self, lease: &Lease) -> Result<()> {
+    pub(crate) async fn put_fence(&self, lease: &Lease, limit: Duration) -> Result<()> {
         let options = PutOptions::new().with_lease(lease.id);
         let mut kv = self.kv.clone();
-        let put = self.answer(kv.put(self.fence_key(lease.id), &*self.fence_value(), Some(options))).await?;
+        let put = self.answer(limit, kv.put(self.fence_key(lease.id), &*self.fence_value(), Some(options))).await?;
         lease.learn_fence(put.header().map_or(0, |header| header.revision()));
         Ok(())
     }
 
-    /// A call under the session's time limit, with the token refreshed once.
-    async fn answer<T>(&self, call: impl Future<Output = std::result::Result<T, etcd_client::Error>>) -> Result<T> {
-        match self.call(call).await {
-            Ok(reply) => Ok(reply),
-            Err(None) => Err(Error::Unknown),
-            Err(Some(error)) => {
+    /// A call under a time limit, with the token refreshed for the next one where that is what failed it.
+    async fn answer<T>(&self, limit: Duration, call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T> {
+        match timeout(limit, call).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Err(_) => Err(Error::Unknown),
+            Ok(Err(error)) => {
                 if verdict(&error) == Verdict::Reauthenticate {
                     self.reauthenticate().await;
                 }

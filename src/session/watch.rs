@@ -238,7 +238,8 @@ struct Pulse(Weak<Core>);
 
 impl Watcher for Pulse {
     fn tell(self: Arc<Self>, notice: Notice) {
-        if let (Notice::Deleted { .. }, Some(core)) = (notice, self.0.upgrade()) {
+        // A watch that begins may have missed the deletion.
+        if let (Notice::Deleted { .. } | Notice::Covered { .. }, Some(core)) = (notice, self.0.upgrade()) {
             core.doubt_lease();
         }
     }
