@@ -228,9 +228,12 @@ impl Election {
             };
             let elected = Instant::now();
             *self.current() = Arc::downgrade(&term);
-            self.lead(&term, &shutdown, &mut work).await;
-            if let Err(error) = term.release().await {
-                tracing::debug!(name = self.name(), %error, "the term ended before it was resigned");
+            tracing::info!(name = self.name(), token = %term.token(), "elected");
+            let term = Office(term);
+            self.lead(&term.0, &shutdown, &mut work).await;
+            match term.0.release().await {
+                Ok(()) => tracing::info!(name = self.name(), token = %term.0.token(), "resigned"),
+                Err(error) => tracing::warn!(name = self.name(), token = %term.0.token(), %error, "the term has ended"),
             }
             if elected.elapsed() >= self.queue.session().ttl() {
                 pauses.reset();
@@ -269,6 +272,16 @@ impl Election {
 
     fn current(&self) -> std::sync::MutexGuard<'_, Weak<Leadership>> {
         self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The term of a `run`: ended with it, though others may still refer to it.
+struct Office(Arc<Leadership>);
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        self.0.ending.cancel();
+        self.0.abandon();
     }
 }
 

@@ -1,29 +1,31 @@
 //! What can go wrong, in terms that a caller can act on; and which failures of a call are worth another try.
 
+use std::fmt;
+
 use crate::etcd_client;
 
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation of this crate failed.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its text says all that there is to say; [`source`](std::error::Error::source) has nothing to add, so that printing
+/// a chain of causes does not repeat it.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The hold has ended; nothing was done in its name.
-    #[error("the hold is lost: {0}")]
-    Lost(#[from] Loss),
+    Lost(Loss),
 
-    /// The session was closed, by [`Session::close`](crate::Session::close) on this handle or a clone.
-    #[error("the session is closed")]
+    /// The session was closed, by [`Session::close`](crate::Session::close) on this handle or a clone, or with the
+    /// runtime in which it was opened.
     Closed,
 
     /// The request may or may not have taken effect: the connection broke, or the time limit passed, before
     /// etcd answered.
-    #[error("the outcome is unknown: etcd did not answer")]
     Unknown,
 
     /// A name that cannot be locked or contested. Nothing was sent.
-    #[error("invalid name {name:?}: {reason}")]
     InvalidName {
         /// The name as given.
         name: String,
@@ -32,7 +34,6 @@ pub enum Error {
     },
 
     /// An option whose value cannot be used. Nothing was sent.
-    #[error("invalid option `{option}`: {reason}")]
     InvalidOption {
         /// The option, by the name of its method.
         option: &'static str,
@@ -41,16 +42,36 @@ pub enum Error {
     },
 
     /// etcd refused the request, or could not be reached.
-    #[error("etcd: {message}")]
     Etcd {
         /// The gRPC status code, such as 7 for permission denied or 14 for unavailable; 2, unknown, where the
         /// failure has none.
         code: i32,
         /// What etcd, or the connection to it, said.
         message: String,
-        /// The client's own error.
+        /// The client's own error, where there is one.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(loss) => write!(f, "the hold is lost: {loss}"),
+            Self::Closed => write!(f, "the session is closed"),
+            Self::Unknown => write!(f, "the outcome is unknown: etcd did not answer"),
+            Self::InvalidName { name, reason } => write!(f, "invalid name {name:?}: {reason}"),
+            Self::InvalidOption { option, reason } => write!(f, "invalid option `{option}`: {reason}"),
+            Self::Etcd { message, .. } => write!(f, "etcd: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Loss> for Error {
+    fn from(loss: Loss) -> Self {
+        Self::Lost(loss)
+    }
 }
 
 /// Why a hold ended.
@@ -141,12 +162,27 @@ pub(crate) fn is_stale_token(message: &str) -> bool {
     message.contains("invalid auth token") || message.contains("revision of auth store is old")
 }
 
-impl From<etcd_client::Error> for Error {
-    fn from(error: etcd_client::Error) -> Self {
+impl Error {
+    /// A call that failed; `None` if its time limit passed.
+    pub(crate) fn failed(error: Option<etcd_client::Error>) -> Self {
+        match error {
+            Some(error) if verdict(&error) != Verdict::Unknown => Self::etcd(error),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// A failure in etcd's, or the client's, own words.
+    pub(crate) fn etcd(error: etcd_client::Error) -> Self {
         let (code, message) = match &error {
             etcd_client::Error::GRpcStatus(status) => (i32::from(status.code()), status.message().to_owned()),
             other => (code::UNKNOWN, other.to_string()),
         };
         Self::Etcd { code, message, source: Box::new(error) }
+    }
+
+    /// A failure in words of ours.
+    pub(crate) fn told(code: i32, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self::Etcd { code, source: message.clone().into(), message }
     }
 }

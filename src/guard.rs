@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crate::clock::Deadline;
-use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::error::{Error, Loss, Result, Verdict, code, verdict};
 use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use crate::queue::driver::Attempt;
 use crate::queue::{Claim, Departure, Seat};
@@ -212,7 +212,8 @@ impl Guard {
 
     /// Why the hold has ended, as a reply has just shown that it has.
     pub(crate) async fn why_gone(&self) -> Loss {
-        self.hold.seat.reason(&self.hold.lease).await
+        self.hold.seat.miss_key();
+        self.hold.seat.lost(&self.hold.lease).await
     }
 
     /// Completes once the hold has ended, before it is known why.
@@ -234,6 +235,13 @@ impl Guard {
         Compare::create_revision(self.key(), CompareOp::Equal, self.token().0)
     }
 
+    /// As dropping it, for a guard that others may still refer to.
+    pub(crate) fn abandon(&self) {
+        if !self.left.load(Ordering::Acquire) {
+            drop(self.leave());
+        }
+    }
+
     /// Ends the hold. What is left to do is the attempt's, or, once that is dropped, the janitor's.
     fn leave(&self) -> Attempt {
         self.left.store(true, Ordering::Release);
@@ -246,26 +254,26 @@ impl Guard {
         let fenced = Txn::new().when([self.condition()]).and_then([TxnOp::txn(txn)]);
         let core = self.session.core();
         let mut kv = core.kv.clone();
-        let reply = match core.call(kv.txn(fenced)).await {
-            Ok(reply) => reply,
-            Err(Some(error)) if verdict(&error) != Verdict::Unknown => return Err(error.into()),
-            Err(_) => return Err(Error::Unknown),
-        };
+        let mut sent = core.call(kv.txn(fenced.clone())).await;
+        if matches!(&sent, Err(Some(error)) if verdict(error) == Verdict::Reauthenticate) {
+            // Not applied for sure, so that this is still the first.
+            core.reauthenticate().await;
+            sent = core.call(kv.txn(fenced)).await;
+        }
+        let reply = sent.map_err(Error::failed)?;
         if !reply.succeeded() {
             return Err(self.why_gone().await.into());
         }
         match reply.op_responses().pop() {
             Some(TxnOpResponse::Txn(reply)) => Ok(reply),
-            _ => unreachable!("a transaction of one transaction is answered by one"),
+            _ => Err(Error::told(code::UNKNOWN, "the reply to a transaction is incomplete")),
         }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !*self.left.get_mut() {
-            drop(self.leave());
-        }
+        self.abandon();
     }
 }
 

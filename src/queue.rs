@@ -34,12 +34,9 @@ use crate::session::watch::{Notice, Watcher};
 use crate::session::{Core, Session};
 pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
-use place::{Action, End, Input, Patience, Place, Revision};
+use place::{Action, End, Input, Listing, Patience, Place, Revision};
 use rule::Rule;
 use wire::{Fence, Sender};
-
-/// How long the reason for a vanished key is looked for, before it counts as deleted.
-const REASON_LIMIT: Duration = Duration::from_millis(500);
 
 /// A place with everything that may change its mind.
 pub(crate) struct Seat {
@@ -84,22 +81,17 @@ enum Attention {
 
 impl Seat {
     pub(crate) fn new(session: &Session, name: Arc<Name>, rule: Rule, value: Vec<u8>, patience: Patience) -> Arc<Self> {
-        Arc::new(Self {
-            core: session.core().clone(),
-            name,
-            rule,
-            value: value.into(),
-            inner: Mutex::new(Inner {
-                place: Place::new(rule, patience),
-                lease: None,
-                watched: Vec::new(),
-                attention: Attention::Driver,
-                key_gone: None,
-                departure: Departure::Open,
-                failed: None,
-            }),
-            changed: Notify::new(),
-        })
+        let inner = Mutex::new(Inner {
+            place: Place::new(rule, patience),
+            lease: None,
+            watched: Vec::new(),
+            attention: Attention::Driver,
+            key_gone: None,
+            departure: Departure::Open,
+            failed: None,
+        });
+        let core = session.core().clone();
+        Arc::new(Self { core, name, rule, value: value.into(), inner, changed: Notify::new() })
     }
 
     pub(crate) fn name(&self) -> &Arc<Name> {
@@ -120,10 +112,7 @@ impl Seat {
     fn claim(self: &Arc<Self>, inner: &mut Inner) -> Option<Claim> {
         let token = inner.place.held()?;
         inner.attention = Attention::Guard;
-        if inner.watched.is_empty() {
-            let me: Weak<Self> = Arc::downgrade(self);
-            self.core.hub.remind(me);
-        }
+        self.attend(inner);
         Some(Claim { lease: inner.lease.clone().expect("a hold has a lease"), token })
     }
 
@@ -143,15 +132,20 @@ impl Seat {
             End::Left => Some(Loss::Released),
             End::LeaseLost => lease.loss(),
             End::NotFree => None,
-            End::KeyGone => explain(lease, inner.key_gone.expect("noted when it was heard")),
+            End::KeyGone => lease.explain(inner.key_gone.expect("noted when it was heard")),
         }
     }
 
-    /// Why its key is gone, as a reply has just shown.
+    /// A reply that was not asked for by the place has shown that its key is gone.
+    pub(crate) fn miss_key(self: &Arc<Self>) {
+        self.handle(Input::Looked { own: None, listing: Listing::default() });
+    }
+
+    /// Why its key is gone, as the answer to its release has just shown.
     pub(crate) async fn reason(&self, lease: &Lease) -> Loss {
         let gone = Moment::now();
         self.core.doubt_lease();
-        self.until(lease, || explain(lease, gone)).await
+        self.until(lease, || lease.explain(gone)).await
     }
 
     /// Completes once the hold has ended.
@@ -223,6 +217,10 @@ impl Seat {
             inner.key_gone = Some(Moment::now());
             self.core.doubt_lease();
         }
+        if !held && inner.place.held().is_some() && inner.watched.is_empty() {
+            let me: Weak<Self> = Arc::downgrade(self);
+            self.core.hub.remind(me);
+        }
         self.settle(inner);
     }
 
@@ -248,14 +246,18 @@ impl Seat {
                 self.watch(&mut inner, key, None, &me);
             }
         }
+        self.attend(&mut inner);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Spawns a task for what is due, if the place is a guard's.
+    fn attend(self: &Arc<Self>, inner: &mut Inner) {
         let due = !matches!(inner.place.next(), Action::Wait | Action::Stop(_));
         if due && inner.attention == Attention::Guard {
             inner.attention = Attention::Task;
-            let seat = self.clone();
-            self.core.spawn(async move { Driver::new(seat, Duration::MAX).attend().await });
+            self.core.spawn(Driver::patient(self.clone()).attend());
         }
-        drop(inner);
-        self.changed.notify_waiters();
     }
 
     fn watch(&self, inner: &mut Inner, key: Key, after: Option<Revision>, me: &Arc<dyn Watcher>) {
@@ -297,20 +299,24 @@ impl Seat {
                 revision: lease.fence(),
             },
         };
-        let core = self.core.clone();
-        Box::pin(async move { core.call(sender.send(action)).await })
+        let limit = self.core.call_limit;
+        Box::pin(async move {
+            let reply = tokio::time::timeout(limit, sender.send(action)).await;
+            reply.map_or(Err(None), |reply| reply.map_err(Some))
+        })
     }
 
-    fn fail(&self, error: Error) {
-        self.lock().failed = Some(error);
+    /// A place that waits cannot go on; a hold stands, and is told of its end by its lease alone.
+    fn denied(&self, reason: &str) {
+        let mut inner = self.lock();
+        if inner.place.held().is_some() {
+            tracing::warn!(name = self.name.as_str(), reason, "a held key cannot be watched");
+        } else {
+            inner.failed = Some(Error::told(code::PERMISSION_DENIED, reason));
+        }
+        drop(inner);
         self.changed.notify_waiters();
     }
-}
-
-/// Why a key is gone: with its lease, unless that was renewed since.
-fn explain(lease: &Lease, gone: Moment) -> Option<Loss> {
-    let renewed = lease.sent() > gone || Moment::now().since(gone) > REASON_LIMIT;
-    lease.loss().or(renewed.then_some(Loss::Deleted))
 }
 
 impl Inner {
@@ -330,11 +336,7 @@ impl Watcher for Seat {
             Notice::Handed { key, created, lease, exclusive } => {
                 self.handle(Input::Handed { key, created, lease, exclusive });
             }
-            Notice::Denied { reason } => self.fail(Error::Etcd {
-                code: code::PERMISSION_DENIED,
-                message: reason.to_string(),
-                source: reason.to_string().into(),
-            }),
+            Notice::Denied { reason } => self.denied(&reason),
             Notice::Aged => {
                 let mut inner = self.lock();
                 if let (Some(created), true) = (inner.place.held(), inner.watched.is_empty()) {

@@ -23,7 +23,7 @@ pub use self::builder::{SessionBuilder, connect_options};
 pub(crate) use self::core::Core;
 use self::core::Phase;
 use crate::clock::{Deadline, Moment};
-use crate::error::{Loss, Result};
+use crate::error::{Error, Loss, Result};
 use crate::etcd_client::Client;
 
 /// One process's membership: an etcd lease that a background task renews.
@@ -94,7 +94,7 @@ impl Session {
     ///
     /// Dropping the future opens no session; a lease that was granted meanwhile is revoked in the background.
     pub async fn connect<E: AsRef<str>, S: AsRef<[E]>>(endpoints: S) -> Result<Self> {
-        let client = Client::connect(endpoints, Some(connect_options())).await?;
+        let client = Client::connect(endpoints, Some(connect_options())).await.map_err(Error::etcd)?;
         Self::open(client).await
     }
 
@@ -156,7 +156,10 @@ impl Session {
     }
 
     /// Closes the session, for all clones: `lost` fires for what is held, every `run` drops its work, then the keys
-    /// go with the lease. What waits fails with [`Error::Closed`](crate::Error::Closed). Closing again is harmless.
+    /// go with the lease. What waits fails with [`Error::Closed`](Error::Closed). Closing again is harmless.
+    ///
+    /// Work inside a [`run`](crate::Guard::run) that nobody polls cannot be dropped: closing waits for it, until the
+    /// deadline.
     ///
     /// # Errors
     ///
@@ -164,7 +167,7 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// The session is closed in the background, whether or not the future is awaited to its end.
+    /// Once it was polled, the session is closed in the background, whether or not the future is awaited to its end.
     pub async fn close(&self) -> Result<()> {
         let mut phase = self.core().phase.subscribe();
         self.core().closing.cancel();

@@ -134,7 +134,8 @@ impl Etcd {
     ///
     /// Dropping the future opens no session.
     pub async fn session(&self, ttl: Duration) -> crate::Result<Session> {
-        let client = Client::connect(self.endpoints(), Some(crate::connect_options())).await?;
+        let connected = Client::connect(self.endpoints(), Some(crate::connect_options())).await;
+        let client = connected.map_err(crate::Error::etcd)?;
         Session::builder(client).ttl(ttl).open().await
     }
 

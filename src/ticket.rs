@@ -19,20 +19,21 @@ use crate::session::Session;
 use crate::token::Waiter;
 
 /// What a place in a queue becomes once it holds.
-pub trait Grant: sealed::Sealed + Sized {
+pub trait Grant: Sized {
     #[doc(hidden)]
-    fn of(guard: Guard) -> Self;
+    fn of(guard: Guard, seal: Seal) -> Self;
 }
 
-pub(crate) mod sealed {
-    /// Only this crate grants.
-    pub trait Sealed {}
-}
+pub(crate) use sealed::Seal;
 
-impl sealed::Sealed for Guard {}
+mod sealed {
+    /// Only this crate grants: nobody else can name this.
+    #[derive(Debug)]
+    pub struct Seal(pub(super) ());
+}
 
 impl Grant for Guard {
-    fn of(guard: Guard) -> Self {
+    fn of(guard: Guard, _: Seal) -> Self {
         guard
     }
 }
@@ -95,7 +96,7 @@ impl Queue {
         limit: Duration,
     ) -> Result<Option<G>> {
         let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, Patience::Wait)?);
-        attempt.queue().await?;
+        attempt.meet().await?;
         attempt.be_patient();
         let claim = match tokio::time::timeout(limit, attempt.hold()).await {
             Ok(claim) => claim?,
@@ -153,7 +154,7 @@ impl Queue {
 
     fn grant<G: Grant>(&self, attempt: Attempt, claim: Claim) -> G {
         self.crowded.store(attempt.met_others(), Ordering::Relaxed);
-        G::of(Guard::of(attempt, claim))
+        G::of(Guard::of(attempt, claim), Seal(()))
     }
 
     /// The queue was not free; or it was, and the hold was lost before it could be given.

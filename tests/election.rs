@@ -108,6 +108,8 @@ async fn a_try_neither_stands_nor_writes_where_somebody_leads() -> TestResult {
         assert_eq!(world.revision().await, before);
         assert!(other.try_campaign_for("other", Duration::from_millis(20)).await?.is_none());
         term.resign().await?;
+        // The candidate that went without is withdrawn in the background.
+        until("no candidate", async || one.candidates().await.is_ok_and(|all| all.is_empty())).await;
         other.try_campaign_for("other", Duration::ZERO).await?.expect("nobody leads").resign().await?;
         Ok(())
     })
@@ -489,6 +491,22 @@ async fn dropping_a_run_drops_its_work_and_resigns() -> TestResult {
         drop(term);
         until("a vacancy", async || election.leader().await.is_ok_and(|leader| leader.is_none())).await;
         assert!(election.term().is_none());
+        Ok(())
+    })
+    .await
+}
+
+/// Others may refer to the term for longer than the run lives: the office goes with the run.
+#[tokio::test]
+async fn dropping_a_run_resigns_though_its_term_is_still_referred_to() -> TestResult {
+    on_etcd(async |world| {
+        let (election, other) = (world.session().await?.election("e"), world.session().await?.election("e"));
+        let (_stop, mut elected, running) = run(election.clone(), "value");
+        let term = soon("a term", elected.recv()).await.expect("it runs");
+        running.abort();
+        soon("the other's term", other.campaign("other")).await?.resign().await?;
+        assert!(term.work_is_dropped() && term.leadership.ending().is_cancelled());
+        assert!(!term.leadership.is_valid());
         Ok(())
     })
     .await

@@ -345,3 +345,46 @@ async fn jeopardy_that_passes_before_the_deadline_costs_no_hold() -> TestResult 
     })
     .await
 }
+
+/// Within the first moments a hold has no watch of its own: what etcd answers to the holder ends it all the same.
+#[tokio::test]
+async fn a_hold_ends_with_the_answer_that_it_is_gone() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        for ask in ["verify", "txn"] {
+            let guard = session.mutex("name").lock().await?;
+            world.client().delete(guard.key(), None).await?;
+            let answer = match ask {
+                "verify" => guard.verify().await,
+                _ => guard.txn(tenure::etcd_client::Txn::new()).await.map(drop),
+            };
+            assert!(matches!(answer, Err(Error::Lost(Loss::Deleted))), "{ask}: {answer:?}");
+            assert!(!guard.is_valid());
+            assert_eq!(guard.lost().await, Loss::Deleted);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A ticket that holds, though nobody has asked it yet, hears of its end as a guard does.
+#[tokio::test]
+async fn a_ticket_that_holds_and_loses_its_key_queues_again() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let mut ticket = session.mutex("name").enqueue().await?;
+        let key = world.keys("name/").await.remove(0);
+        until("its watch", async || world.watches().await == 3.0).await;
+        world.client().delete(key.as_str(), None).await?;
+        let guard = soon("the lock", other.mutex("name").lock()).await?;
+        let waiting = tokio::spawn(async move { ticket.granted().await });
+        until("the ticket behind", async || other.mutex("name").queue().await.is_ok_and(|all| all.len() == 2)).await;
+        guard.unlock().await?;
+        let guard = soon("the lock", waiting).await??;
+        assert_ne!(guard.key(), key);
+        guard.verify().await?;
+        guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}

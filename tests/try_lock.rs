@@ -3,9 +3,10 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{TestResult, World, on_etcd};
+use common::{TestResult, World, equals, on_etcd};
+use tenure::Error;
 
 #[tokio::test]
 async fn a_failed_try_writes_nothing() -> TestResult {
@@ -75,6 +76,43 @@ async fn a_try_for_a_while_gives_its_place_up() -> TestResult {
         guard.unlock().await?;
         let guard = waiting.await??.expect("its turn came in time");
         guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Nested keys cut the first list short, so that a look has to follow; the limit bounds the waiting alone.
+#[tokio::test]
+async fn a_free_lock_is_got_within_no_time_beside_nested_keys() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let nested = (session.mutex("a/b").enqueue().await?, session.mutex("a/b").enqueue().await?);
+        for _ in 0..5 {
+            let guard = session.mutex("a").try_lock_for(Duration::ZERO).await?.expect("it is free");
+            guard.unlock().await?;
+        }
+        drop(nested);
+        Ok(())
+    })
+    .await
+}
+
+/// `None` would say that etcd answered, and the time that it may take is documented.
+#[tokio::test]
+async fn a_try_that_is_not_answered_is_an_error_within_its_time_limit() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        world.etcd.pause(0)?;
+        let begun = Instant::now();
+        let (mutex, other) = (session.mutex("a"), session.mutex("b"));
+        let (now, soon) = tokio::join!(mutex.try_lock(), other.try_lock_for(Duration::ZERO));
+        assert!(matches!(now, Err(Error::Unknown)), "{now:?}");
+        assert!(matches!(soon, Err(Error::Unknown)), "{soon:?}");
+        assert!(begun.elapsed() < Duration::from_secs(6), "it took {:?}", begun.elapsed());
+        world.etcd.resume(0)?;
+        for name in ["a/", "b/"] {
+            equals("keys", 0, async || world.keys(name).await.len()).await;
+        }
         Ok(())
     })
     .await

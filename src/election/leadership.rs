@@ -11,7 +11,7 @@ use crate::etcd_client::{self, Compare, CompareOp, GetOptions, PutOptions, Txn, 
 use crate::guard::Guard;
 use crate::retry;
 use crate::session::Health;
-use crate::ticket::{Grant, sealed};
+use crate::ticket::{Grant, Seal};
 use crate::token::FencingToken;
 
 /// One uninterrupted leadership: a [`Guard`] of the office, and what a leader can do with it.
@@ -25,19 +25,18 @@ pub struct Leadership {
     proclaimed: tokio::sync::Mutex<i64>,
 }
 
-impl sealed::Sealed for Leadership {}
-
 impl Grant for Leadership {
-    fn of(guard: Guard) -> Self {
+    fn of(guard: Guard, _: Seal) -> Self {
         let ending = CancellationToken::new();
         let (ended, mut health) = (guard.ended(), guard.session().health());
-        let fired = ending.clone();
+        // Fires however the task ends: with its runtime, at the worst.
+        let fires = ending.clone().drop_guard();
         guard.session().core().spawn(async move {
             tokio::select! {
                 () = ended => {}
                 _ = health.wait_for(|health| *health != Health::Safe) => {}
             }
-            fired.cancel();
+            drop(fires);
         });
         let proclaimed = tokio::sync::Mutex::new(guard.token().into());
         Self { guard, ending, proclaimed }
@@ -89,7 +88,7 @@ impl Leadership {
                 }
                 Err(error) => {
                     match error.as_ref().map_or(Verdict::Unknown, verdict) {
-                        Verdict::Never | Verdict::Exhausted => return Err(error.map_or(Error::Unknown, Error::from)),
+                        Verdict::Never | Verdict::Exhausted => return Err(Error::failed(error)),
                         Verdict::Reauthenticate => self.session().core().reauthenticate().await,
                         Verdict::NoLease => return Err(Loss::Revoked.into()),
                         Verdict::Unknown => unsure = true,

@@ -143,7 +143,7 @@ enum Break {
 impl From<Option<etcd_client::Error>> for Break {
     fn from(error: Option<etcd_client::Error>) -> Self {
         match error {
-            Some(error) if verdict(&error) == Verdict::Never => Self::Failed(error.into()),
+            Some(error) if verdict(&error) == Verdict::Never => Self::Failed(Error::etcd(error)),
             Some(error) => Self::Broken(error.to_string()),
             None => Self::Broken("no answer in time".to_owned()),
         }

@@ -7,7 +7,6 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -29,9 +28,8 @@ pub(crate) struct Driver {
     call: Mutex<Option<Call>>,
     pause: Option<Pin<Box<Sleep>>>,
     delays: Delays,
-    /// For how long requests may go unanswered before that is an error.
-    patience: Duration,
-    failing: Option<Instant>,
+    /// Until when there has to be an answer, if there has to be one.
+    until: Option<Instant>,
     /// Since when etcd refuses to let the key go.
     refused: Option<Instant>,
 }
@@ -47,23 +45,18 @@ struct Call {
 pub(super) type Answer = Result<Reply, Option<etcd_client::Error>>;
 
 impl Driver {
-    pub(crate) fn new(seat: Arc<Seat>, patience: Duration) -> Self {
-        Self {
-            seat,
-            call: Mutex::new(None),
-            pause: None,
-            delays: retry::delays(),
-            patience,
-            failing: None,
-            refused: None,
-        }
+    /// Rides out whatever can pass.
+    pub(super) fn patient(seat: Arc<Seat>) -> Self {
+        Self { seat, call: Mutex::new(None), pause: None, delays: retry::delays(), until: None, refused: None }
     }
 
     /// Goes on until `done` is true of the place or it has ended. May be dropped at any time, and called again.
     async fn drive(&mut self, mut done: impl FnMut(&mut Inner) -> bool) -> Result<()> {
         loop {
+            let until = self.until;
             if let Some(call) = self.call() {
-                let answer = call.answer.as_mut().await;
+                // A request that is not answered in time stays on its way, for whoever sees the place to its end.
+                let answer = in_time(until, call.answer.as_mut()).await.ok_or(Error::Unknown)?;
                 let call = self.call().take().expect("it was just awaited");
                 self.account(call.action, &call.lease, answer).await?;
             }
@@ -90,8 +83,8 @@ impl Driver {
             match (action, lease) {
                 (Action::Stop(_), _) => return Ok(()),
                 (Action::Seat, _) => {
-                    let lease = tokio::time::timeout(self.patience, seat.core.lease()).await;
-                    seat.take_place(lease.map_err(|_| no_lease())??);
+                    let lease = in_time(until, seat.core.lease()).await;
+                    seat.take_place(lease.unwrap_or_else(|| Err(no_lease()))?);
                 }
                 (Action::Wait, Some(lease)) => tokio::select! { () = changed => {}, () = lease.over() => {} },
                 (action, Some(lease)) => {
@@ -108,10 +101,14 @@ impl Driver {
     }
 
     async fn account(&mut self, action: Action, lease: &Arc<Lease>, answer: Answer) -> Result<()> {
-        let error = match answer {
-            Ok(reply) => return self.hear(lease, reply).await,
-            Err(error) => error,
-        };
+        match answer {
+            Ok(reply) => self.hear(lease, reply).await,
+            Err(error) => self.fail(action, lease, error).await,
+        }
+    }
+
+    /// A request failed: whether it is worth another try, and when.
+    async fn fail(&mut self, action: Action, lease: &Lease, error: Option<etcd_client::Error>) -> Result<()> {
         let leaving = matches!(action, Action::Leave { .. });
         let meaning = error.as_ref().map_or(Verdict::Unknown, verdict);
         tracing::debug!(name = self.seat.name.as_str(), ?action, ?error, ?meaning, "a request failed");
@@ -130,29 +127,31 @@ impl Driver {
             Verdict::Again => {}
             Verdict::Exhausted | Verdict::Never if leaving => self.refused_to_leave(action, lease),
             Verdict::Exhausted => {}
-            Verdict::Never => return Err(as_error(error)),
+            Verdict::Never => return Err(Error::failed(error)),
         }
-        let failing = *self.failing.get_or_insert_with(Instant::now);
-        if !leaving && failing.elapsed() >= self.patience {
-            return Err(as_error(error));
+        let delay = self.delays.next();
+        if self.until.is_some_and(|until| Instant::now() + delay >= until) {
+            return Err(Error::failed(error));
         }
-        self.pause = Some(Box::pin(sleep(self.delays.next())));
+        self.pause = Some(Box::pin(sleep(delay)));
         Ok(())
     }
 
     async fn hear(&mut self, lease: &Arc<Lease>, reply: Reply) -> Result<()> {
-        self.failing = None;
-        self.delays.reset();
         match reply.fence {
             Some(SeenFence::At(revision)) => lease.learn_fence(revision),
             Some(SeenFence::Missing) if reply.input == Input::Fenced => {
-                if let Err(error) = self.seat.core.put_fence(lease, self.seat.core.call_limit).await {
-                    tracing::debug!(%error, "could not rewrite a fence");
-                    self.pause = Some(Box::pin(sleep(self.delays.next())));
-                }
+                return match self.seat.core.rewrite_fence(lease).await {
+                    Ok(revision) => {
+                        lease.learn_fence(revision);
+                        Ok(())
+                    }
+                    Err(error) => self.fail(Action::Enter, lease, error).await,
+                };
             }
             Some(SeenFence::Missing) | None => {}
         }
+        self.delays.reset();
         if reply.input == Input::Left {
             self.seat.lock().departure.confirm(reply.deleted);
         }
@@ -189,13 +188,16 @@ impl Driver {
     }
 }
 
-fn no_lease() -> Error {
-    let message = "the session could not get a lease in time";
-    Error::Etcd { code: code::UNAVAILABLE, message: message.to_owned(), source: message.into() }
+/// What `future` gives before `until`.
+async fn in_time<T>(until: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, future).await.ok(),
+        None => Some(future.await),
+    }
 }
 
-fn as_error(error: Option<etcd_client::Error>) -> Error {
-    error.map_or(Error::Unknown, Error::from)
+fn no_lease() -> Error {
+    Error::told(code::UNAVAILABLE, "the session could not get a lease in time")
 }
 
 /// A driver whose owner is gone. It keeps the session until its key is.
@@ -214,7 +216,8 @@ impl Departing for Departed {
             return None;
         }
         let inner = self.driver.seat.lock();
-        (inner.place.next() == Action::Leave { fence: false }).then(|| inner.place.key().clone())
+        let plain = inner.place.next() == Action::Leave { fence: false } && !inner.place.is_unsure();
+        plain.then(|| inner.place.key().clone())
     }
 
     fn left(&mut self) {
@@ -245,17 +248,13 @@ pub(crate) struct Attempt {
 impl Attempt {
     /// A place that rides out whatever can pass.
     pub(crate) fn patient(session: &Session, seat: Arc<Seat>) -> Self {
-        Self::new(session, seat, Duration::MAX)
+        Self { driver: Some(Driver::patient(seat)), session: session.clone() }
     }
 
-    /// A place that wants an answer.
+    /// A place that wants an answer within the session's time limit for a call.
     pub(crate) fn brief(session: &Session, seat: Arc<Seat>) -> Self {
-        let patience = session.core().call_limit;
-        Self::new(session, seat, patience)
-    }
-
-    fn new(session: &Session, seat: Arc<Seat>, patience: Duration) -> Self {
-        Self { driver: Some(Driver::new(seat, patience)), session: session.clone() }
+        let until = Some(Instant::now() + session.core().call_limit);
+        Self { driver: Some(Driver { until, ..Driver::patient(seat) }), session: session.clone() }
     }
 
     fn driver(&mut self) -> &mut Driver {
@@ -268,13 +267,18 @@ impl Attempt {
 
     /// From now on whatever can pass is ridden out.
     pub(crate) fn be_patient(&mut self) {
-        self.driver().patience = Duration::MAX;
+        self.driver().until = None;
     }
 
     /// Whether somebody else was in the queue: it had to wait, or did not get its turn.
     pub(crate) fn met_others(&self) -> bool {
         let inner = self.seat().lock();
         !inner.watched.is_empty() || inner.place.held().is_none()
+    }
+
+    /// Enters, until it is known whether others are ahead.
+    pub(crate) async fn meet(&mut self) -> Result<()> {
+        self.driver().drive(|inner| inner.place.held().is_some() || inner.place.is_behind()).await
     }
 
     /// Takes the place in the queue.
@@ -310,6 +314,8 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         let Some(mut driver) = self.driver.take() else { return };
+        // Nobody waits for an answer any more.
+        driver.until = None;
         let creates = |call: &Call| matches!(call.action, Action::Enter | Action::Try { .. });
         if !driver.call().as_ref().is_some_and(creates) {
             *driver.call() = None;

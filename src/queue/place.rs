@@ -73,6 +73,17 @@ impl Place {
         }
     }
 
+    /// Whether it waits behind others whom it knows.
+    pub(crate) fn is_behind(&self) -> bool {
+        let State::Waiting(standing) = &self.state else { return false };
+        !self.rule.has_room(self.weight(&standing.elders))
+    }
+
+    /// Whether a request that creates the key may still be travelling.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.unsure
+    }
+
     /// How it ended, though its key may still have to go.
     pub(crate) fn end(&self) -> Option<End> {
         match self.state {

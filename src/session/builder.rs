@@ -87,7 +87,11 @@ impl SessionBuilder {
     /// [`Error::InvalidOption`] for a TTL of zero, of a fraction of a second or above etcd's maximum of
     /// 9,000,000,000 s, and for a namespace that cannot be one. [`Error::Etcd`] if etcd refuses, or cannot be
     /// reached: after 2 s where nobody listens, and after 5 s (half of the TTL for a TTL below 10 s, at least 1 s)
-    /// where somebody does and does not answer.
+    /// where somebody does and does not answer. [`Error::Closed`] if the runtime shuts down meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +108,10 @@ impl SessionBuilder {
         name::check_namespace(&self.namespace)?;
         // Seen through to the end, so that a session that nobody takes is closed like any other.
         let opening = tokio::spawn(self.start());
-        opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        opening.await.unwrap_or_else(|error| match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Closed),
+        })
     }
 
     async fn start(self) -> Result<Session> {
@@ -131,7 +138,7 @@ impl SessionBuilder {
         core.begin(&lease);
         tokio::spawn(watch::run(core.clone()));
         tokio::spawn(janitor::run(core.clone(), departing));
-        tokio::spawn(keepalive::run(core.clone(), lease));
+        tokio::spawn(keepalive::run(keepalive::Keeper(core.clone()), lease));
         Ok(Session { handle: Arc::new(Handle { core }) })
     }
 }
@@ -173,8 +180,7 @@ async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
 }
 
 fn no_answer(limit: Duration) -> Error {
-    let message = format!("no answer within {limit:?}");
-    Error::Etcd { code: code::UNAVAILABLE, source: message.clone().into(), message }
+    Error::told(code::UNAVAILABLE, format!("no answer within {limit:?}"))
 }
 
 fn default_identity() -> String {

@@ -95,18 +95,20 @@ impl Core {
         name::fence_key(&self.namespace, lease)
     }
 
-    /// A call under a time limit of ours, since the client may have none: `None` if it passed.
-    pub(crate) async fn call<T>(
+    /// A call under a time limit of ours, since the client may have none: `None` if it passed. Boxed, since a future
+    /// of the client takes some kilobytes, which every future around it would carry.
+    pub(crate) fn call<T>(
         &self,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, Option<etcd_client::Error>> {
-        tokio::time::timeout(self.call_limit, call).await.map_or(Err(None), |reply| reply.map_err(Some))
+        call: impl Future<Output = Result<T, etcd_client::Error>> + Send,
+    ) -> impl Future<Output = Result<T, Option<etcd_client::Error>>> + Send {
+        let call = tokio::time::timeout(self.call_limit, Box::pin(call));
+        async move { call.await.map_or(Err(None), |reply| reply.map_err(Some)) }
     }
 
     /// Fetches a new token. A failure shows in the call that needs it.
     pub(crate) async fn reauthenticate(&self) {
         if let Err(error) = self.call(self.client.refresh_token()).await {
-            tracing::debug!(?error, "could not refresh the authentication token");
+            tracing::warn!(?error, "could not refresh the authentication token");
         }
     }
 
@@ -116,7 +118,7 @@ impl Core {
     }
 
     /// Reads, until etcd answers or a time limit passes.
-    pub(crate) async fn read<T, F: Future<Output = Result<T, etcd_client::Error>>>(
+    pub(crate) async fn read<T, F: Future<Output = Result<T, etcd_client::Error>> + Send>(
         &self,
         read: impl Fn(KvClient) -> F,
     ) -> Result<T> {
@@ -128,12 +130,12 @@ impl Core {
                 Err(error) => error,
             };
             match error.as_ref().map_or(Verdict::Unknown, verdict) {
-                Verdict::Never => return Err(error.map_or(Error::Unknown, Error::from)),
+                Verdict::Never => return Err(Error::failed(error)),
                 Verdict::Reauthenticate => self.reauthenticate().await,
                 _ => {}
             }
             if started.elapsed() >= self.call_limit {
-                return Err(error.map_or(Error::Unknown, Error::from));
+                return Err(Error::failed(error));
             }
             tokio::time::sleep(delays.next()).await;
         }
@@ -151,7 +153,18 @@ impl Core {
     }
 
     pub(super) fn set_health(&self, health: Health) {
-        self.health.send_if_modified(|current| std::mem::replace(current, health) != health);
+        self.health.send_if_modified(|current| {
+            // A new deadline in jeopardy is the same jeopardy.
+            let same = std::mem::discriminant(current) == std::mem::discriminant(&health);
+            let changed = *current != health;
+            *current = health;
+            match health {
+                Health::Jeopardy(deadline) if !same => tracing::warn!(?deadline, "renewals are failing"),
+                Health::Safe if !same => tracing::info!("renewals are acknowledged again"),
+                _ => {}
+            }
+            changed
+        });
     }
 
     pub(super) fn begin(self: &Arc<Self>, lease: &Arc<Lease>) {
@@ -160,10 +173,16 @@ impl Core {
         self.set_health(Health::Safe);
     }
 
+    /// From here on everything is answered by [`Error::Closed`].
     pub(super) fn finish(&self) {
+        self.closing.cancel();
         self.phase.send_modify(|phase| {
-            let (Phase::Between { last } | Phase::Closing { last } | Phase::Closed { last }) = *phase else {
-                unreachable!("a session finishes after its lease")
+            let last = match phase {
+                Phase::Standing(lease) => {
+                    lease.end(Loss::Closed);
+                    lease.id
+                }
+                Phase::Between { last } | Phase::Closing { last } | Phase::Closed { last } => *last,
             };
             *phase = Phase::Closed { last };
         });

@@ -16,11 +16,15 @@ use super::deadline::{self, Step};
 use super::lease::Lease;
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, verdict};
-use crate::etcd_client::{self, LeaseGrantOptions, PutOptions};
+use crate::etcd_client::{self, LeaseGrantOptions, PutOptions, PutResponse};
+use crate::name::Revision;
 use crate::retry;
 
 /// Timers stand still while the machine sleeps, so the clock is looked at this often.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// How long the work of a `run` may take to be dropped before that is worth a word.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a stream of renewals ended.
 enum Break {
@@ -29,25 +33,35 @@ enum Break {
     Broken(String),
 }
 
+/// Ends the session with the task that keeps it, however that ends: with its runtime, at the worst.
+pub(super) struct Keeper(pub(super) Arc<Core>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// Keeps the session alive until it is closed or its last handle is dropped.
-pub(crate) async fn run(core: Arc<Core>, mut lease: Arc<Lease>) {
+pub(super) async fn run(keeper: Keeper, mut lease: Arc<Lease>) {
+    let core = &keeper.0;
     loop {
         let loss = tokio::select! {
             biased;
             () = core.closing.cancelled() => Loss::Closed,
-            loss = watchdog(&core, &lease) => loss,
-            loss = renew(&core, &lease) => loss,
+            loss = watchdog(core, &lease) => loss,
+            loss = renew(core, &lease) => loss,
         };
         lease.end(loss);
         core.set_health(Health::Lost(loss));
         if loss == Loss::Closed {
-            return close(&core, &lease).await;
+            return close(core, &lease).await;
         }
         tracing::warn!(lease = lease.id, %loss, "the session lost its lease and asks for a new one");
         let last = lease.id;
         core.phase.send_replace(Phase::Between { last });
         drop(lease);
-        let Some(next) = grant(&core).await else { return };
+        let Some(next) = grant(core).await else { return };
         lease = next;
         tracing::info!(lease = lease.id, "the session has a new lease");
         core.begin(&lease);
@@ -73,14 +87,11 @@ async fn grant(core: &Arc<Core>) -> Option<Arc<Lease>> {
         };
         match granted {
             Ok(lease) => return Some(lease),
-            Err(error) => tracing::debug!(%error, "no new lease yet"),
+            Err(error) => tracing::warn!(%error, "no new lease yet"),
         }
         tokio::select! {
             () = sleep(delays.next()) => {}
-            () = core.closing.cancelled() => {
-                core.finish();
-                return None;
-            }
+            () = core.closing.cancelled() => return None,
         }
     }
 }
@@ -171,9 +182,12 @@ async fn close(core: &Core, lease: &Lease) {
     core.phase.send_replace(Phase::Closing { last: lease.id });
     let remaining = || deadline::deadline(lease.sent(), lease.ttl).since(Moment::now());
     core.runs.close();
-    let _ = timeout(remaining(), core.runs.wait()).await;
+    if timeout(remaining().min(PATIENCE), core.runs.wait()).await.is_err() {
+        tracing::warn!(runs = core.runs.len(), "a session that is being closed waits for work that is not dropped");
+        let _ = timeout(remaining(), core.runs.wait()).await;
+    }
     let mut delays = retry::delays();
-    while !remaining().is_zero() {
+    loop {
         let mut client = core.client.lease_client();
         match core.call(client.revoke(lease.id)).await {
             Ok(_) => break,
@@ -181,9 +195,11 @@ async fn close(core: &Core, lease: &Lease) {
             Err(Some(error)) if verdict(&error) == Verdict::Reauthenticate => core.reauthenticate().await,
             Err(_) => {}
         }
+        if remaining().is_zero() {
+            break;
+        }
         sleep(delays.next().min(remaining())).await;
     }
-    core.finish();
 }
 
 impl Core {
@@ -209,13 +225,23 @@ impl Core {
         fenced.map(|()| lease)
     }
 
-    /// Puts, or rewrites, the fence key of a lease: every `enter` that was made before is void from then on.
-    pub(crate) async fn put_fence(&self, lease: &Lease, limit: Duration) -> Result<()> {
-        let options = PutOptions::new().with_lease(lease.id);
-        let mut kv = self.kv.clone();
-        let put = self.answer(limit, kv.put(self.fence_key(lease.id), &*self.fence_value(), Some(options))).await?;
-        lease.learn_fence(put.header().map_or(0, |header| header.revision()));
+    /// Puts the fence key of a new lease.
+    async fn put_fence(&self, lease: &Lease, limit: Duration) -> Result<()> {
+        let put = self.answer(limit, self.put_fence_key(lease.id)).await?;
+        lease.learn_fence(revision(&put));
         Ok(())
+    }
+
+    /// Rewrites a fence key that is missing: every put that was made before is void from then on.
+    pub(crate) async fn rewrite_fence(&self, lease: &Lease) -> Result<Revision, Option<etcd_client::Error>> {
+        let put = self.call(self.put_fence_key(lease.id)).await?;
+        Ok(revision(&put))
+    }
+
+    async fn put_fence_key(&self, lease: i64) -> Result<PutResponse, etcd_client::Error> {
+        let options = PutOptions::new().with_lease(lease);
+        let mut kv = self.kv.clone();
+        kv.put(self.fence_key(lease), &*self.fence_value(), Some(options)).await
     }
 
     /// A call under a time limit, with the token refreshed for the next one where that is what failed it.
@@ -227,8 +253,12 @@ impl Core {
                 if verdict(&error) == Verdict::Reauthenticate {
                     self.reauthenticate().await;
                 }
-                Err(error.into())
+                Err(Error::etcd(error))
             }
         }
     }
+}
+
+fn revision(put: &PutResponse) -> Revision {
+    put.header().map_or(0, |header| header.revision())
 }

@@ -12,6 +12,9 @@ use crate::clock::{Deadline, Moment};
 use crate::error::Loss;
 use crate::etcd_client::LeaseClient;
 
+/// How long the reason for a vanished key is looked for, before it counts as deleted.
+const REASON_LIMIT: Duration = Duration::from_millis(500);
+
 /// A lease of the session, kept by everything that holds or waits under it.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -78,6 +81,12 @@ impl Lease {
             self.end(Loss::Expired);
         }
         self.loss.get().copied()
+    }
+
+    /// Why a key under it that was found gone at `gone` is gone: with the lease, unless that was renewed since.
+    pub(crate) fn explain(&self, gone: Moment) -> Option<Loss> {
+        let renewed = self.sent() > gone || Moment::now().since(gone) > REASON_LIMIT;
+        self.loss().or(renewed.then_some(Loss::Deleted))
     }
 
     /// Ends it; the first reason stands.

@@ -204,16 +204,23 @@ impl Stream {
         Ok(())
     }
 
-    /// etcd did not make a watch. Without the permission it never will; anything else may pass on a new stream.
-    fn refused(&self, core: &Core, id: i64, reason: &str) -> Result<(), String> {
-        if !reason.to_lowercase().contains("permission") {
+    /// etcd did not make a watch. Without the permission it never will; anything else may pass on a new stream, and so
+    /// must the pulse, without which there is none.
+    fn refused(&mut self, core: &Core, id: i64, reason: &str) -> Result<(), String> {
+        // A watch that does not exist is not answered for when it is cancelled.
+        self.cancelling.remove(&id);
+        let mut state = core.hub.lock();
+        let State { ids, pulse, watches, .. } = &mut *state;
+        let Some(key) = ids.get(&id).cloned() else { return Ok(()) };
+        let is_pulse = pulse.as_ref().is_some_and(|(pulse, _)| *pulse == key);
+        if is_pulse || !reason.to_lowercase().contains("permission") {
             return Err(reason.to_owned());
         }
-        let mut state = core.hub.lock();
-        let Some(watch) = state.ids.remove(&id).and_then(|key| state.watches.remove(&key)) else { return Ok(()) };
+        ids.remove(&id);
+        let watchers = watches.remove(&key).map_or_else(Vec::new, |watch| watch.watchers);
         drop(state);
         let reason: Arc<str> = reason.into();
-        watch.watchers.into_iter().for_each(|w| w.tell(Notice::Denied { reason: reason.clone() }));
+        watchers.into_iter().for_each(|watcher| watcher.tell(Notice::Denied { reason: reason.clone() }));
         Ok(())
     }
 
