@@ -2,7 +2,7 @@
 
 use super::QUEUE;
 use crate::queue::place::Patience;
-use crate::queue::rule::Rule;
+use crate::queue::rule::{Kind, Rule};
 
 /// What one client wants, again and again.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +118,7 @@ pub(super) const PLANS: &[Plan] = &[
     Plan { name: "mutex, one session", faults: ROUGH, shared_by: 6, ..CALM },
     Plan { name: "mutex, operators", faults: OPERATED, go_clients: 1, ..CALM },
     Plan { name: "mutex, operators, ordered", faults: ORDERED, ordered: true, ..CALM },
+    Plan { name: "mutex, one session, breaking, ordered", faults: BREAKING, shared_by: 6, ordered: true, ..CALM },
     Plan { name: "mutex, breaking, ordered", faults: BREAKING, ordered: true, ..CALM },
     Plan { name: "mutex, heavy", tasks: &[MUTEX; 4], faults: HEAVY, ..CALM },
     Plan { name: "election, rough", tasks: ELECTIONS, faults: ROUGH, go_clients: 1, ..CALM },
@@ -152,7 +153,7 @@ impl Plan {
 
     /// Whether every hold excludes every other, so that tokens only grow.
     pub(super) fn is_exclusive(&self) -> bool {
-        self.tasks.iter().all(|task| task.rule.is_exclusive())
+        self.tasks.iter().all(|Task { rule, .. }| rule.permits == 1 && rule.kind != Kind::Read)
     }
 }
 

@@ -129,6 +129,7 @@ impl World {
         let key = client.place.key();
         self.is_holding(c)
             && client.joined.is_empty()
+            && client.unwatched() == Some(key)
             && !self.sessions[client.session].watches.iter().any(|watch| watch.key == *key)
     }
 
