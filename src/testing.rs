@@ -33,6 +33,7 @@
 //! ```
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::slice;
 use std::time::{Duration, Instant};
@@ -44,6 +45,7 @@ use crate::Session;
 
 use self::error::io_error;
 pub use self::error::{Error, Result};
+use self::launch::directly;
 use self::member::{Member, Signal};
 
 mod child;
@@ -83,7 +85,7 @@ impl Etcd {
     ///
     /// Dropping the future ends what it has started.
     pub async fn start() -> Result<Self> {
-        Self::launch(1, &[]).await
+        Self::launch(1, &[], &mut directly).await
     }
 
     /// Starts an etcd of one member with further flags, such as `--auth-token-ttl=2`. They come last, so that they
@@ -97,7 +99,7 @@ impl Etcd {
     ///
     /// Dropping the future ends what it has started.
     pub async fn start_with(flags: &[&str]) -> Result<Self> {
-        Self::launch(1, flags).await
+        Self::launch(1, flags, &mut directly).await
     }
 
     /// Starts an etcd of several members, and waits for each.
@@ -115,7 +117,30 @@ impl Etcd {
     /// Dropping the future ends what it has started.
     pub async fn cluster(members: usize) -> Result<Self> {
         assert!(members > 0, "a cluster has at least one member");
-        Self::launch(members, &[]).await
+        Self::launch(members, &[], &mut directly).await
+    }
+
+    /// Starts an etcd of several members that reach each other by way of somebody else, who can cut them apart:
+    /// `front` is told where each member listens for its peers, and says where these shall connect to instead. It
+    /// is asked again should the ports be lost to another process.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and [`Error::Io`] with the error of `front`.
+    ///
+    /// # Panics
+    ///
+    /// If `members` is 0, or `front` names more or fewer addresses than there are members.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends what it has started.
+    pub async fn cluster_behind(
+        members: usize,
+        mut front: impl FnMut(&[SocketAddr]) -> io::Result<Vec<SocketAddr>> + Send,
+    ) -> Result<Self> {
+        assert!(members > 0, "a cluster has at least one member");
+        Self::launch(members, &[], &mut front).await
     }
 
     /// Where clients connect to: `127.0.0.1:PORT` of each member, dead ones included.

@@ -6,7 +6,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +19,14 @@ use super::{Etcd, LIMIT, POLL, install};
 /// How often a start is tried when somebody else is faster to take the ports.
 const TRIES: usize = 5;
 
+/// Told where each member listens for its peers, says where they reach it.
+pub(super) type Front<'a> = dyn FnMut(&[SocketAddr]) -> io::Result<Vec<SocketAddr>> + Send + 'a;
+
+/// Nobody stands in front of a member.
+pub(super) fn directly(peers: &[SocketAddr]) -> io::Result<Vec<SocketAddr>> {
+    Ok(peers.into())
+}
+
 /// What the members of a cluster have in common.
 pub(super) struct Plan<'a> {
     pub(super) binary: &'a Path,
@@ -26,6 +34,8 @@ pub(super) struct Plan<'a> {
     pub(super) cluster: &'a str,
     /// Of each member, the one for clients and the one for peers.
     pub(super) ports: &'a [(u16, u16)],
+    /// Where the peers of each member reach it.
+    pub(super) fronts: &'a [SocketAddr],
     pub(super) flags: &'a [&'a str],
 }
 
@@ -37,14 +47,14 @@ impl Plan<'_> {
     pub(super) fn args(&self, index: usize) -> Vec<OsString> {
         let (client, peer) = self.ports[index];
         let url = |port| format!("http://127.0.0.1:{port}");
-        let peers = self.ports.iter().enumerate();
-        let peers: Vec<_> = peers.map(|(index, &(_, peer))| format!("{}={}", self.name(index), url(peer))).collect();
+        let peers = self.fronts.iter().enumerate();
+        let peers: Vec<_> = peers.map(|(index, front)| format!("{}=http://{front}", self.name(index))).collect();
         let flags = [
             ("--name", self.name(index)),
             ("--listen-client-urls", url(client)),
             ("--advertise-client-urls", url(client)),
             ("--listen-peer-urls", url(peer)),
-            ("--initial-advertise-peer-urls", url(peer)),
+            ("--initial-advertise-peer-urls", format!("http://{}", self.fronts[index])),
             ("--initial-cluster", peers.join(",")),
             ("--initial-cluster-state", "new".into()),
             ("--initial-cluster-token", self.cluster.into()),
@@ -60,12 +70,12 @@ impl Plan<'_> {
 }
 
 impl Etcd {
-    pub(super) async fn launch(members: usize, flags: &[&str]) -> Result<Self> {
+    pub(super) async fn launch(members: usize, flags: &[&str], front: &mut Front<'_>) -> Result<Self> {
         let named = env::var_os("TENURE_ETCD");
         let binary = install::find(named.as_deref(), env::var_os("PATH").as_deref())?;
         let mut tries = 1;
         loop {
-            let etcd = Self::prepare(&binary, members, flags)?;
+            let etcd = Self::prepare(&binary, members, flags, front)?;
             match etcd.bring_up().await {
                 // Between our choice of a port and etcd's use of it, someone else may take it.
                 Err(Error::Exited { log, .. }) if log.contains("address already in use") && tries < TRIES => tries += 1,
@@ -75,7 +85,7 @@ impl Etcd {
     }
 
     /// A cluster on paper, and its directory.
-    fn prepare(binary: &Path, members: usize, flags: &[&str]) -> Result<Self> {
+    fn prepare(binary: &Path, members: usize, flags: &[&str], front: &mut Front<'_>) -> Result<Self> {
         let base = env::var_os("TENURE_ETCD_DIR").map_or_else(env::temp_dir, Into::into);
         let dir = tempfile::Builder::new().prefix("tenure-etcd-").tempdir_in(&base);
         let dir = dir.map_err(io_error(|| format!("make a directory in {}", base.display())))?;
@@ -83,7 +93,10 @@ impl Etcd {
         let cluster = dir.path().file_name().map_or_else(Default::default, OsStr::to_string_lossy).into_owned();
         let ports = free_ports(2 * members).map_err(io_error(|| "find free ports".into()))?;
         let ports: Vec<_> = ports.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-        let plan = Plan { binary, dir: dir.path(), cluster: &cluster, ports: &ports, flags };
+        let peers: Vec<_> = ports.iter().map(|&(_, peer)| SocketAddr::from((Ipv4Addr::LOCALHOST, peer))).collect();
+        let fronts = front(&peers).map_err(io_error(|| "stand in front of the members".into()))?;
+        assert_eq!(fronts.len(), members, "each member is reached somewhere");
+        let plan = Plan { binary, dir: dir.path(), cluster: &cluster, ports: &ports, fronts: &fronts, flags };
         let members = (0..members).map(|index| Member::new(index, &plan)).collect();
         Ok(Self { members, dir })
     }

@@ -1,0 +1,77 @@
+//! The figures of a run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::history::{Event, Left, Nanos, SECOND, What};
+
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    faults: BTreeMap<String, u32>,
+    grants: BTreeMap<String, u32>,
+    ends: BTreeMap<String, u32>,
+    left: BTreeMap<&'static str, u32>,
+    fenced: u32,
+    unfenced: u32,
+    observations: u32,
+    /// The longest time without any grant.
+    gap: Nanos,
+}
+
+impl Figures {
+    pub(crate) fn of(events: &[Event]) -> Self {
+        let mut figures = Self::default();
+        let mut grants = Vec::new();
+        for event in events {
+            match &event.what {
+                What::Fault { kind, .. } => *figures.faults.entry(kind.clone()).or_default() += 1,
+                What::Granted { hold, .. } => {
+                    grants.push(event.at);
+                    *figures.grants.entry(hold.name.clone()).or_default() += 1;
+                }
+                What::Ended { why, .. } => *figures.ends.entry(why.clone()).or_default() += 1,
+                What::Left { why, .. } => {
+                    let why = match why {
+                        Left::NotFree => "not free",
+                        Left::GaveUp => "given up",
+                        Left::Failed(_) => "failed",
+                    };
+                    *figures.left.entry(why).or_default() += 1;
+                }
+                What::Fenced { .. } => figures.fenced += 1,
+                What::Wrote { .. } => figures.unfenced += 1,
+                What::Saw { .. } => figures.observations += 1,
+                _ => {}
+            }
+        }
+        grants.sort_unstable();
+        figures.gap = grants.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        figures
+    }
+
+    pub(crate) fn short(&self) -> String {
+        let (faults, grants): (u32, u32) = (self.faults.values().sum(), self.grants.values().sum());
+        let lost: u32 = self.losses().map(|(_, count)| count).sum();
+        format!("{faults} faults, {grants} grants, {lost} losses")
+    }
+
+    fn losses(&self) -> impl Iterator<Item = (&String, &u32)> {
+        self.ends.iter().filter(|(why, _)| !matches!(why.as_str(), "Released" | "Dropped"))
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |counts: &mut dyn Iterator<Item = (String, u32)>| {
+            let counts: Vec<_> = counts.map(|(what, count)| format!("{what} {count}")).collect();
+            counts.join(", ")
+        };
+        let owned = |counts: &BTreeMap<String, u32>| list(&mut counts.clone().into_iter());
+        writeln!(f, "faults: {}", owned(&self.faults))?;
+        writeln!(f, "grants: {}", owned(&self.grants))?;
+        writeln!(f, "losses: {}", list(&mut self.losses().map(|(why, count)| (why.clone(), *count))))?;
+        writeln!(f, "not granted: {}", list(&mut self.left.iter().map(|(why, count)| ((*why).to_owned(), *count))))?;
+        writeln!(f, "written: {} fenced, {} unfenced; observed: {}", self.fenced, self.unfenced, self.observations)?;
+        write!(f, "longest time without a grant: {:.1} s", self.gap as f64 / SECOND as f64)
+    }
+}

@@ -1,0 +1,127 @@
+//! Loopback proxies: every connection runs over a link, and what a link does can be changed at any time.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// What a link does with what is sent over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Pass,
+    /// Every so much of data takes so long.
+    Slow(Duration),
+    /// Nothing arrives, and no connection breaks.
+    Freeze,
+    /// All connections break, and no new one is made.
+    Cut,
+}
+
+/// The data that a slow link carries at once.
+const CHUNK: usize = 4_096;
+
+/// The connections from one place to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Link(Arc<watch::Sender<Mode>>);
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(Mode::Pass)))
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.0.send_replace(mode);
+    }
+
+    /// Breaks the connections that there are.
+    pub(crate) async fn reset(&self) {
+        self.set(Mode::Cut);
+        sleep(Duration::from_millis(50)).await;
+        self.set(Mode::Pass);
+    }
+}
+
+/// A listener on a port of its own.
+pub(crate) fn listen() -> io::Result<(std::net::TcpListener, SocketAddr)> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Forwards to `target`, each connection over the link that `link` names for where it comes from.
+pub(crate) async fn serve(
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+    link: impl Fn(SocketAddr) -> Link,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (client, source) = listener.accept().await?;
+        tokio::spawn(carry(client, target, link(source)));
+    }
+}
+
+async fn carry(client: TcpStream, target: SocketAddr, link: Link) {
+    let mut cut = link.0.subscribe();
+    let carried = async {
+        let mut modes = link.0.subscribe();
+        // A connection to who cannot be reached hangs, as a connection that is made does.
+        let _ = modes.wait_for(|mode| *mode != Mode::Freeze).await;
+        let Ok(server) = TcpStream::connect(target).await else { return };
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+        let (there, back) = (link.0.subscribe(), link.0.subscribe());
+        // Whoever closes one direction closes both, as etcd and its clients do.
+        tokio::select! {
+            _ = pump(from_client, to_server, there) => {}
+            _ = pump(from_server, to_client, back) => {}
+        }
+    };
+    tokio::select! {
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+        () = carried => {}
+    }
+}
+
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut modes: watch::Receiver<Mode>,
+) -> io::Result<()> {
+    let mut buffer = [0; CHUNK];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let mode = *modes.wait_for(|mode| *mode != Mode::Freeze).await.map_err(io::Error::other)?;
+        if let Mode::Slow(delay) = mode {
+            sleep(delay).await;
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+}
+
+/// Which of these processes has the connection that comes from this port of this machine: `None` where the system
+/// does not tell.
+pub(crate) fn owner(port: u16, processes: impl IntoIterator<Item = Option<u32>>) -> Option<usize> {
+    let local = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let socket = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        (fields.get(1)?.ends_with(&local)).then(|| format!("socket:[{}]", fields[9]))
+    })?;
+    processes.into_iter().position(|process| {
+        let open = process.and_then(|process| std::fs::read_dir(format!("/proc/{process}/fd")).ok());
+        open.into_iter()
+            .flatten()
+            .flatten()
+            .any(|open| std::fs::read_link(open.path()).is_ok_and(|target| target.to_string_lossy() == socket))
+    })
+}

@@ -1,0 +1,287 @@
+//! What workers do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tenure::etcd_client::{Txn, TxnOp};
+use tenure::{Guard, Leadership, Mutex, Observation};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+
+use crate::history::{Hold, How, Left, Nanos, Seen, What, now};
+use crate::worker::{ASK, Worker, deadline};
+
+/// How often a holder says that it is one.
+const SAMPLE: Duration = Duration::from_millis(20);
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Locks in every way there is, and holds for a while.
+pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng) {
+    let mutex = worker.session.mutex(name);
+    while !worker.finish.is_cancelled() {
+        let how = match rng.u32(..10) {
+            0..3 => How::Lock,
+            3 => How::Try,
+            4..6 => How::TryFor { millis: rng.u64(..1_500) },
+            6..8 => How::Ticket { drops: rng.u32(..4), millis: rng.u64(..100) },
+            8 => How::Dropped { millis: rng.u64(..200) },
+            _ => How::GivenUp { millis: rng.u64(..200) },
+        };
+        if let Some(guard) = ask(&worker, &mutex, how).await {
+            let last = if rng.u32(..20) == 0 { 1_500 } else { 60 };
+            let (length, way) = (millis(rng.u64(..last)), if rng.bool() { Way::Unlock } else { Way::Drop });
+            hold(&worker, &guard, length).await;
+            end(&worker, guard, way).await;
+        }
+        sleep(millis(rng.u64(..100))).await;
+    }
+}
+
+/// Asks for a hold, and says so.
+async fn ask(worker: &Worker, mutex: &Mutex, how: How) -> Option<Guard> {
+    let ask = worker.next_ask();
+    worker.log.say(What::Asked { ask, name: mutex.name().to_owned(), how });
+    let outcome = match how {
+        How::Lock | How::Run => mutex.lock().await.map(Some),
+        How::Try => mutex.try_lock().await,
+        How::TryFor { millis: limit } => mutex.try_lock_for(millis(limit)).await,
+        How::Ticket { drops, millis: limit } => ticket(mutex, drops, millis(limit)).await.map(Some),
+        How::Dropped { millis: limit } => timeout(millis(limit), mutex.lock()).await.ok().transpose(),
+        How::GivenUp { millis: limit } => {
+            let ticket = mutex.enqueue().await;
+            sleep(millis(limit)).await;
+            ticket.map(|_| None)
+        }
+    };
+    match outcome {
+        Ok(Some(guard)) => {
+            let (hold, key) = (Worker::hold(&guard), guard.key().to_owned());
+            worker.log.say(What::Granted { ask, hold, key });
+            worker.say_validity(&guard);
+            return Some(guard);
+        }
+        Ok(None) => {
+            let why = if matches!(how, How::Try | How::TryFor { .. }) { Left::NotFree } else { Left::GaveUp };
+            worker.log.say(What::Left { ask, why });
+        }
+        Err(error) => worker.log.say(What::Left { ask, why: Left::Failed(format!("{error:?}")) }),
+    }
+    None
+}
+
+async fn ticket(mutex: &Mutex, drops: u32, limit: Duration) -> tenure::Result<Guard> {
+    let mut ticket = mutex.enqueue().await?;
+    for _ in 0..drops {
+        if let Ok(granted) = timeout(limit, ticket.granted()).await {
+            return granted;
+        }
+    }
+    ticket.granted().await
+}
+
+/// Holds for so long, or until it hears that the hold is lost.
+async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
+    let samples = async {
+        loop {
+            worker.say_validity(guard);
+            sleep(SAMPLE).await;
+        }
+    };
+    tokio::select! {
+        _ = guard.lost() => {}
+        () = sleep(length) => {}
+        () = samples => {}
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Unlock,
+    Drop,
+}
+
+/// Says how the hold ended, or ends it.
+async fn end(worker: &Worker, guard: Guard, way: Way) {
+    let hold = Worker::hold(&guard);
+    if worker.say_validity(&guard).is_none() {
+        let why = format!("{:?}", guard.lost().await);
+        return worker.log.say(What::Ended { hold, why });
+    }
+    worker.log.say(What::Releasing { hold: hold.clone() });
+    let why = match way {
+        Way::Drop => {
+            drop(guard);
+            "Dropped".to_owned()
+        }
+        Way::Unlock => match guard.unlock().await {
+            Ok(()) => "Released".to_owned(),
+            Err(tenure::Error::Lost(loss)) => format!("{loss:?}"),
+            Err(error) => format!("{error:?}"),
+        },
+    };
+    worker.log.say(What::Ended { hold, why });
+}
+
+/// Says when work begins, and when it ends, however it does.
+struct Work<'a> {
+    worker: &'a Worker,
+    hold: Hold,
+    deadline: AtomicU64,
+}
+
+impl<'a> Work<'a> {
+    fn begin(worker: &'a Worker, guard: &Guard) -> Self {
+        let (hold, deadline) = (Worker::hold(guard), AtomicU64::new(deadline(guard)));
+        worker.log.say(What::WorkBegan { hold: hold.clone() });
+        Self { worker, hold, deadline }
+    }
+
+    fn sample(&self, guard: &Guard) {
+        let deadline = self.worker.say_validity(guard);
+        self.deadline.fetch_max(deadline.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        self.worker.log.say(What::WorkEnded { hold: self.hold.clone(), deadline });
+    }
+}
+
+/// Writes into the set in the file, unfenced: reads it as a whole, and writes it as a whole a little later.
+pub(crate) async fn file(worker: Arc<Worker>, mut rng: Rng) {
+    let mutex = worker.session.mutex("file");
+    while !worker.finish.is_cancelled() {
+        if let Some(guard) = ask(&worker, &mutex, How::Lock).await {
+            let (times, nap) = (rng.u32(1..5), millis(rng.u64(1..8)));
+            let writing = async {
+                let work = Work::begin(&worker, &guard);
+                for _ in 0..times {
+                    work.sample(&guard);
+                    write(&worker, &work.hold, nap).await;
+                }
+            };
+            let _ = guard.run(writing).await;
+            end(&worker, guard, Way::Unlock).await;
+        }
+        sleep(millis(rng.u64(20..150))).await;
+    }
+}
+
+async fn write(worker: &Worker, hold: &Hold, nap: Duration) {
+    let (begun, element, path) = (now(), worker.next_element(), &worker.config.file);
+    let mut set = read(path);
+    sleep(nap).await;
+    set.push(element);
+    let text: String = set.iter().map(|element| format!("{element}\n")).collect();
+    // Renamed as a whole, so that a kill leaves the old or the new.
+    let draft = path.with_extension(worker.config.process.to_string());
+    std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, path)).expect("the directory can be written");
+    worker.log.say(What::Wrote { hold: hold.clone(), element, begun });
+}
+
+pub(crate) fn read(path: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| line.parse().expect("workers write numbers")).collect()
+}
+
+/// Writes into the set in etcd, fenced: reads how many there are, and puts the next.
+pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
+    let mutex = worker.session.mutex("fenced");
+    while !worker.finish.is_cancelled() {
+        if let Some(guard) = ask(&worker, &mutex, How::Lock).await {
+            let (times, nap) = (rng.u32(1..4), millis(rng.u64(..30)));
+            let writing = async {
+                for _ in 0..times {
+                    worker.say_validity(&guard);
+                    // After an unknown outcome the count may still change: nothing more is built on it.
+                    if put(&worker, &guard, nap).await.is_none() {
+                        break;
+                    }
+                }
+            };
+            let _ = guard.run(writing).await;
+            end(&worker, guard, if rng.bool() { Way::Unlock } else { Way::Drop }).await;
+        }
+        sleep(millis(rng.u64(20..150))).await;
+    }
+}
+
+async fn put(worker: &Worker, guard: &Guard, nap: Duration) -> Option<()> {
+    let mut kv = worker.kv.clone();
+    let found = timeout(ASK, kv.get("set/count", None)).await.ok()?.ok()?;
+    let count = found.kvs().first().and_then(|kv| kv.value_str().ok());
+    let place: u64 = count.map_or(0, |count| count.parse().expect("workers write numbers"));
+    sleep(nap).await;
+    let (hold, element) = (Worker::hold(guard), worker.next_element());
+    let puts = [
+        TxnOp::put("set/count", (place + 1).to_string(), None),
+        TxnOp::put(format!("set/e/{place}"), format!("{} {element}", hold.token), None),
+    ];
+    guard.txn(Txn::new().and_then(puts)).await.ok()?;
+    worker.log.say(What::Fenced { hold, place, element });
+    Some(())
+}
+
+/// Stands for election again and again, with `run`.
+pub(crate) async fn lead(worker: Arc<Worker>, mut rng: Rng) {
+    let election = worker.session.election("leader");
+    while !worker.finish.is_cancelled() {
+        let shutdown = worker.finish.child_token();
+        let (ask, grace) = (worker.next_ask(), millis([0, 0, 400, 4_000][rng.usize(..4)]));
+        worker.log.say(What::Asked { ask, name: "leader".to_owned(), how: How::Run });
+        let after = millis(rng.u64(1_000..20_000));
+        let run = election.clone().grace(grace).run(format!("{}", worker.config.process), shutdown.clone(), |term| {
+            work_as_leader(&worker, term, rng.fork())
+        });
+        let mut run = std::pin::pin!(run);
+        let outcome = tokio::select! {
+            outcome = &mut run => outcome,
+            () = sleep(after) => {
+                shutdown.cancel();
+                run.await
+            }
+        };
+        let why = outcome.map_or_else(|error| Left::Failed(format!("{error:?}")), |()| Left::GaveUp);
+        worker.log.say(What::Left { ask, why });
+    }
+}
+
+async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
+    let (hold, key) = (Worker::hold(&term), term.key().to_owned());
+    worker.log.say(What::Granted { ask: worker.next_ask(), hold, key });
+    let work = Work::begin(worker, &term);
+    let until = now() + millis(rng.u64(50..3_000)).as_nanos() as Nanos;
+    let (ending, heeds) = (term.ending(), rng.bool());
+    while now() < until && !(heeds && ending.is_cancelled()) {
+        work.sample(&term);
+        if rng.u32(..20) == 0 {
+            let _ = timeout(SAMPLE, term.proclaim(format!("{} {}", worker.config.process, rng.u32(..)))).await;
+        }
+        sleep(SAMPLE).await;
+    }
+}
+
+/// Watches who leads.
+pub(crate) async fn observe(worker: Arc<Worker>) {
+    let election = worker.session.election("leader");
+    let mut seen = election.observe().await.expect("the name is one");
+    while let Some(Some(seen)) = worker.finish.run_until_cancelled(seen.next()).await {
+        let leader = match seen.expect("nothing ends an observer but its session") {
+            Observation::Vacant => None,
+            Observation::Leader(leader) => Some(Seen {
+                token: leader.token().into(),
+                key: leader.key().to_owned(),
+                value: String::from_utf8_lossy(leader.value()).into_owned(),
+            }),
+        };
+        worker.log.say(What::Saw { leader });
+    }
+}
