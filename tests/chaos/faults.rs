@@ -69,12 +69,14 @@ pub(crate) struct Injector {
     stage: Arc<Stage>,
     store: Store,
     members: [Mutex<()>; MEMBERS],
+    /// Mostly one member at a time is killed or stopped: the loss of the quorum is a fault of its own.
+    minority: Mutex<()>,
     slots: [Mutex<()>; SLOTS],
 }
 
 impl Injector {
     pub(crate) fn new(stage: Arc<Stage>, store: Store) -> Self {
-        Self { stage, store, members: Default::default(), slots: Default::default() }
+        Self { stage, store, members: Default::default(), minority: Mutex::default(), slots: Default::default() }
     }
 
     /// Causes faults until `over`, and returns when the last is.
@@ -90,7 +92,7 @@ impl Injector {
             let (injector, dice) = (self.clone(), rng.fork());
             going.spawn(async move { injector.inject(fault, dice).await });
             // Alone, or on top of one another.
-            while going.len() > 3 || (rng.u32(..3) == 0 && !going.is_empty()) {
+            while going.len() > 2 || (rng.bool() && !going.is_empty()) {
                 going.join_next().await.expect("it is not empty")??;
             }
             let pause = Duration::from_millis(rng.u64(100..1_500));
@@ -114,6 +116,7 @@ impl Injector {
                 .await
             }
             Fault::KillLeader | Fault::StopLeaderForLong => {
+                let _only = if rng.u32(..4) > 0 { Some(self.minority.lock().await) } else { None };
                 let Ok(leader) = timeout(Duration::from_secs(3), self.stage.etcd.leader()).await else { return Ok(()) };
                 self.on_member(fault, leader?, if fault == Fault::KillLeader { brief } else { long }).await
             }
@@ -192,6 +195,7 @@ impl Injector {
     }
 
     async fn lose_quorum(&self, mut rng: Rng, length: Duration) -> Result {
+        let _only = self.minority.lock().await;
         let spared = rng.usize(..MEMBERS);
         let mut locks: Vec<MutexGuard<'_, ()>> = Vec::new();
         for member in (0..MEMBERS).filter(|member| *member != spared) {

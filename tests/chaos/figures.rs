@@ -15,13 +15,15 @@ pub(crate) struct Figures {
     unfenced: u32,
     observations: u32,
     /// The longest time without any grant.
-    gap: Nanos,
+    without_grant: Nanos,
+    /// The longest time for which the store took no write.
+    without_store: Nanos,
 }
 
 impl Figures {
     pub(crate) fn of(events: &[Event]) -> Self {
         let mut figures = Self::default();
-        let mut grants = Vec::new();
+        let (mut grants, mut answers) = (Vec::new(), Vec::new());
         for event in events {
             match &event.what {
                 What::Fault { kind, .. } => *figures.faults.entry(kind.clone()).or_default() += 1,
@@ -40,12 +42,12 @@ impl Figures {
                 }
                 What::Fenced { .. } => figures.fenced += 1,
                 What::Wrote { .. } => figures.unfenced += 1,
+                What::Answered => answers.push(event.at),
                 What::Saw { .. } => figures.observations += 1,
                 _ => {}
             }
         }
-        grants.sort_unstable();
-        figures.gap = grants.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        (figures.without_grant, figures.without_store) = (longest_gap(grants), longest_gap(answers));
         figures
     }
 
@@ -72,6 +74,13 @@ impl fmt::Display for Figures {
         writeln!(f, "losses: {}", list(&mut self.losses().map(|(why, count)| (why.clone(), *count))))?;
         writeln!(f, "not granted: {}", list(&mut self.left.iter().map(|(why, count)| ((*why).to_owned(), *count))))?;
         writeln!(f, "written: {} fenced, {} unfenced; observed: {}", self.fenced, self.unfenced, self.observations)?;
-        write!(f, "longest time without a grant: {:.1} s", self.gap as f64 / SECOND as f64)
+        let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
+        let (grant, store) = (seconds(self.without_grant), seconds(self.without_store));
+        write!(f, "longest time without a grant: {grant:.1} s, without a write that the store took: {store:.1} s")
     }
+}
+
+fn longest_gap(mut times: Vec<Nanos>) -> Nanos {
+    times.sort_unstable();
+    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
 }

@@ -119,6 +119,8 @@ pub(crate) enum What {
     },
     /// No fault is left, and every member answers.
     Healed,
+    /// The store has taken a write of the director's, whom no link parts from it.
+    Answered,
     /// The store as watched: in order of revisions.
     Put {
         revision: i64,

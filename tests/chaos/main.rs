@@ -111,7 +111,8 @@ async fn play(seed: u64, length: Duration) -> Result {
 
 async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
     let store = Store::new(stage).await?;
-    let scribes = [tokio::spawn(store.clone().follow()), tokio::spawn(store.clone().compact())];
+    let (follow, compact, probe) = (store.clone().follow(), store.clone().compact(), store.clone().probe());
+    let scribes = [tokio::spawn(follow), tokio::spawn(compact), tokio::spawn(probe)];
     for slot in 0..SLOTS {
         stage.start(slot)?;
     }

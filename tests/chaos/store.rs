@@ -76,6 +76,17 @@ impl Store {
         Ok(())
     }
 
+    /// Writes ten times a second, to see when the store can be written to.
+    pub(crate) async fn probe(self) {
+        loop {
+            let mut kv = self.client.kv_client();
+            if let Ok(Ok(_)) = timeout(ASK, kv.put("probe", "", None)).await {
+                self.stage.note(What::Answered);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Compacts every second all that is known.
     pub(crate) async fn compact(self) {
         loop {

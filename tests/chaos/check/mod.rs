@@ -98,7 +98,6 @@ pub(crate) struct Life {
     pub(crate) hold: Hold,
     pub(crate) process: Process,
     pub(crate) key: String,
-    pub(crate) granted: Nanos,
     /// When the guard first said that it is valid, and when last.
     pub(crate) valid: Option<(Nanos, Nanos)>,
     /// The latest that was said.
@@ -216,7 +215,6 @@ fn note_life(lives: &mut HashMap<Hold, Life>, event: &Event) {
             hold: hold.clone(),
             process: event.by,
             key: key.clone(),
-            granted: at,
             valid: None,
             deadline: 0,
             releasing: None,

@@ -1,0 +1,293 @@
+//! The check of a history finds what it is there to find: a small history for each promise that is broken, beside one
+//! of the same shape in which it is kept or the breach is excused.
+
+#[allow(dead_code, reason = "figures are a run's")]
+#[path = "chaos/check/mod.rs"]
+mod check;
+#[allow(dead_code, reason = "the clock is the workers'")]
+#[path = "chaos/history.rs"]
+mod history;
+
+use check::{RECOVERY, Rule, SCHEDULING, check};
+use history::{DIRECTOR, Event, Hold, How, Left, Nanos, Process, SECOND, Seen, What};
+
+const TTL: Nanos = 3 * SECOND;
+
+/// Milliseconds.
+const MS: Nanos = SECOND / 1_000;
+
+fn hold(token: i64) -> Hold {
+    Hold { name: "n".into(), token }
+}
+
+fn key(token: i64) -> String {
+    format!("chaos/n/{token:x}-1")
+}
+
+fn at(at: Nanos, by: Process, what: What) -> Event {
+    Event { at, by, what }
+}
+
+fn by_director(time: Nanos, what: What) -> Event {
+    at(time, DIRECTOR, what)
+}
+
+/// A hold of process and token 1, say, that is valid at these instants, until the deadline.
+fn held(process: Process, times: &[Nanos], deadline: Nanos) -> Vec<Event> {
+    let token = i64::from(process);
+    let granted = What::Granted { ask: 0, hold: hold(token), key: key(token) };
+    let valid = times.iter().map(|&time| at(time, process, What::Valid { hold: hold(token), deadline }));
+    [at(times[0], process, granted)].into_iter().chain(valid).collect()
+}
+
+fn worked(process: Process, from: Nanos, to: Nanos, deadline: Nanos) -> Vec<Event> {
+    let hold = hold(process.into());
+    let (began, ended) = (What::WorkBegan { hold: hold.clone() }, What::WorkEnded { hold, deadline });
+    vec![at(from, process, began), at(to, process, ended)]
+}
+
+fn wrote(process: Process, element: u64, begun: Nanos, to: Nanos) -> Event {
+    at(to, process, What::Wrote { hold: hold(process.into()), element, begun })
+}
+
+fn stopped(process: Process, from: Nanos, to: Nanos) -> Vec<Event> {
+    vec![by_director(from, What::Stopping { process }), by_director(to, What::Woken { process })]
+}
+
+fn remains(file: &[u64]) -> Event {
+    by_director(100 * SECOND, What::Remains { keys: vec![], leases: vec![], file: file.into() })
+}
+
+/// Which promises a history breaks, each once. Processes that finish are none of these histories' business.
+fn broken(parts: &[Vec<Event>]) -> Vec<Rule> {
+    let mut events = parts.concat();
+    for process in 1..5 {
+        if events.iter().any(|event| event.by == process) {
+            events.push(at(90 * SECOND, process, What::Finished));
+        }
+    }
+    let mut rules: Vec<_> = check(&events, TTL).into_iter().map(|violation| violation.rule).collect();
+    rules.sort_unstable();
+    rules.dedup();
+    rules
+}
+
+const NOTHING: [Rule; 0] = [];
+
+#[test]
+fn holds_that_follow_each_other_are_fine() {
+    assert_eq!(broken(&[held(1, &[10, 20], 90), held(2, &[21, 30], 90)]), NOTHING);
+}
+
+#[test]
+fn two_valid_guards_at_one_instant_are_found() {
+    assert_eq!(broken(&[held(1, &[10, 30], 90), held(2, &[20, 40], 90)]), [Rule::Exclusion]);
+}
+
+/// Even if a shorter hold lies between the two.
+#[test]
+fn a_guard_that_is_valid_long_after_is_found() {
+    assert_eq!(broken(&[held(1, &[10, 90], 99), held(2, &[91, 92], 99), held(3, &[50, 60], 99)]), [Rule::Exclusion]);
+}
+
+#[test]
+fn a_token_that_goes_back_is_found() {
+    assert_eq!(broken(&[held(2, &[10, 20], 90), held(1, &[30, 40], 90)]), [Rule::Exclusion]);
+}
+
+#[test]
+fn a_token_that_is_granted_twice_is_found() {
+    let again = at(30, 2, What::Granted { ask: 1, hold: hold(1), key: key(1) });
+    assert_eq!(broken(&[held(1, &[10, 20], 90), vec![again]]), [Rule::Exclusion]);
+}
+
+/// etcd gives the lock to the next at once; the holder hears of it a little later.
+#[test]
+fn two_guards_are_excused_once_an_operator_has_taken_the_key() {
+    let overlap = [held(1, &[10, 30], 90), held(2, &[20, 40], 90)].concat();
+    let deleted = by_director(15, What::Deleting { key: key(1) });
+    assert_eq!(broken(&[overlap.clone(), vec![deleted]]), NOTHING);
+    let revoked = by_director(15, What::Revoking { lease: 1 });
+    assert_eq!(broken(&[overlap.clone(), vec![revoked]]), NOTHING);
+    let too_late = by_director(25, What::Deleting { key: key(1) });
+    assert_eq!(broken(&[overlap, vec![too_late]]), [Rule::Exclusion]);
+}
+
+/// A guard looks at the clock when it is asked: that its process was stopped is no excuse.
+#[test]
+fn a_guard_that_is_valid_after_its_deadline_is_found() {
+    assert_eq!(broken(&[held(1, &[10, 91], 90), stopped(1, 80, 91)]), [Rule::Deadline]);
+}
+
+#[test]
+fn a_loss_that_is_told_late_is_found() {
+    let told = |time| vec![at(time, 1, What::Ended { hold: hold(1), why: "Expired".into() })];
+    assert_eq!(broken(&[held(1, &[10, 20], 90), told(90 + SCHEDULING)]), NOTHING);
+    assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING)]), [Rule::Deadline]);
+    assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING), stopped(1, 30, 100)]), NOTHING);
+}
+
+#[test]
+fn work_that_outlives_its_deadline_is_found() {
+    let late = 91 * MS + SCHEDULING;
+    let work = [held(1, &[10], 90 * MS), worked(1, 10, late, 90 * MS)].concat();
+    assert_eq!(broken(std::slice::from_ref(&work)), [Rule::Work]);
+    assert_eq!(broken(&[work.clone(), stopped(1, 20, 80 * MS)]), [Rule::Work], "awake before its deadline");
+    assert_eq!(broken(&[work, stopped(1, 20, late - 1)]), NOTHING);
+}
+
+#[test]
+fn work_of_two_at_once_is_found() {
+    let first = [held(1, &[10], 90), worked(1, 10, 30, 90)].concat();
+    assert_eq!(broken(&[first.clone(), held(2, &[31], 90), worked(2, 31, 40, 90)]), NOTHING);
+    assert_eq!(broken(&[first.clone(), held(2, &[25], 90), worked(2, 25, 40, 90)]), [Rule::Work]);
+    let deleted = by_director(15, What::Deleting { key: key(1) });
+    assert_eq!(broken(&[first, held(2, &[25], 90), worked(2, 25, 40, 90), vec![deleted]]), NOTHING);
+}
+
+#[test]
+fn work_that_never_ends_is_found_unless_its_process_was_killed() {
+    let began = vec![at(10, 1, What::WorkBegan { hold: hold(1) })];
+    assert_eq!(broken(&[held(1, &[10], 90), began.clone()]), [Rule::Work]);
+    let killed = by_director(20, What::Killed { process: 1 });
+    assert_eq!(broken(&[held(1, &[10], 90), began, vec![killed]]), NOTHING);
+}
+
+#[test]
+fn unfenced_writes_at_once_are_found_unless_one_was_stopped_past_its_deadline() {
+    let first = [held(1, &[10], 90), vec![wrote(1, 1, 10, 200)]].concat();
+    let second = [held(2, &[100], 900), vec![wrote(2, 2, 100, 110)]].concat();
+    // Its deadline had not passed when it wrote, and somebody else wrote.
+    let early = [held(1, &[10], 300), vec![wrote(1, 1, 10, 200)]].concat();
+    assert_eq!(broken(&[early, second.clone(), vec![remains(&[1, 2])]]), [Rule::Unfenced]);
+    assert_eq!(broken(&[first.clone(), second.clone(), stopped(1, 20, 190), vec![remains(&[1])]]), NOTHING);
+    // So late that the machine cannot be blamed.
+    let late = [held(1, &[10], 90), vec![wrote(1, 1, 10, 91 + SCHEDULING)]].concat();
+    assert_eq!(broken(&[late, second, vec![remains(&[1, 2])]]), [Rule::Unfenced]);
+}
+
+#[test]
+fn an_unfenced_write_that_is_lost_for_no_reason_is_found() {
+    let write = [held(1, &[10], 90), vec![wrote(1, 1, 10, 20)]].concat();
+    assert_eq!(broken(&[write.clone(), vec![remains(&[1])]]), NOTHING);
+    assert_eq!(broken(&[write, vec![remains(&[])]]), [Rule::Unfenced]);
+}
+
+fn put(revision: i64, key: &str, value: &str) -> Event {
+    let created = revision;
+    by_director(revision.unsigned_abs(), What::Put { revision, key: key.into(), created, value: value.into() })
+}
+
+fn element(revision: i64, place: u64, token: i64) -> Vec<Event> {
+    let count = put(revision, "set/count", &(place + 1).to_string());
+    vec![count, put(revision, &format!("set/e/{place}"), &format!("{token} {revision}"))]
+}
+
+#[test]
+fn fenced_writes_out_of_order_are_found() {
+    assert_eq!(broken(&[element(10, 0, 1), element(11, 1, 2), element(12, 2, 2)]), NOTHING);
+    assert_eq!(broken(&[element(10, 0, 2), element(11, 1, 1)]), [Rule::Fenced]);
+}
+
+#[test]
+fn a_fenced_write_that_is_lost_is_found() {
+    let acknowledged = |place, element| vec![at(20, 1, What::Fenced { hold: hold(1), place, element })];
+    assert_eq!(broken(&[element(10, 0, 1), acknowledged(0, 10)]), NOTHING);
+    assert_eq!(broken(&[element(10, 0, 1), acknowledged(1, 11)]), [Rule::Fenced], "not there");
+    assert_eq!(broken(&[element(10, 0, 1), acknowledged(0, 11)]), [Rule::Fenced], "another's");
+    assert_eq!(broken(&[element(10, 0, 1), element(11, 0, 2)]), [Rule::Fenced], "written over");
+    assert_eq!(broken(&[element(10, 1, 1)]), [Rule::Fenced], "the count is not that of the elements");
+}
+
+const CANDIDATE: &str = "chaos/leader/1-1";
+const RIVAL: &str = "chaos/leader/2-1";
+
+fn saw(time: Nanos, leader: Option<(i64, &str)>) -> Event {
+    let seen = |(token, key): (i64, &str)| Seen { token, key: key.into(), value: key.into() };
+    at(time, 1, What::Saw { leader: leader.map(seen) })
+}
+
+/// The candidate leads from 10, and at 20 its rival, which stood at 15, does.
+fn reigns() -> Vec<Event> {
+    let gone = by_director(20, What::Deleted { revision: 20, key: CANDIDATE.into() });
+    vec![put(10, CANDIDATE, CANDIDATE), put(15, RIVAL, RIVAL), gone]
+}
+
+#[test]
+fn an_observer_that_sees_what_was_is_fine() {
+    let seen = vec![saw(5, None), saw(11, Some((10, CANDIDATE))), saw(21, Some((15, RIVAL)))];
+    assert_eq!(broken(&[reigns(), seen]), NOTHING);
+    assert_eq!(broken(&[reigns(), vec![saw(21, Some((15, RIVAL)))]]), NOTHING);
+}
+
+#[test]
+fn an_observer_that_goes_back_is_found() {
+    let back = vec![saw(21, Some((15, RIVAL))), saw(22, Some((10, CANDIDATE)))];
+    assert_eq!(broken(&[reigns(), back]), [Rule::Observers]);
+}
+
+/// At revision 15 the candidate leads, and nobody else.
+#[test]
+fn an_observer_that_sees_a_leader_who_never_was_is_found() {
+    assert_eq!(broken(&[reigns(), vec![saw(16, Some((15, CANDIDATE)))]]), [Rule::Observers]);
+    let vacancy = vec![saw(11, Some((10, CANDIDATE))), saw(21, None)];
+    assert_eq!(broken(&[reigns(), vacancy]), [Rule::Observers]);
+}
+
+#[test]
+fn an_observer_that_falls_asleep_is_found() {
+    let healed = vec![by_director(30, What::Healed), at(40 + RECOVERY, 1, What::Finished)];
+    assert_eq!(broken(&[reigns(), healed.clone(), vec![saw(11, Some((10, CANDIDATE)))]]), [Rule::Observers]);
+    assert_eq!(broken(&[reigns(), healed, vec![saw(31, Some((15, RIVAL))), saw(11, None)]]), NOTHING);
+}
+
+fn asked(time: Nanos, how: How) -> Event {
+    at(time, 1, What::Asked { ask: 7, name: "n".into(), how })
+}
+
+fn left(time: Nanos, why: Left) -> Event {
+    at(time, 1, What::Left { ask: 7, why })
+}
+
+#[test]
+fn whoever_waits_without_a_limit_and_is_turned_away_is_found() {
+    let failed = || left(20, Left::Failed("no leader".into()));
+    assert_eq!(broken(&[vec![asked(10, How::Lock), failed()]]), [Rule::Patience]);
+    assert_eq!(broken(&[vec![asked(10, How::Try), failed()]]), NOTHING);
+}
+
+#[test]
+fn a_limit_that_is_cut_short_is_found() {
+    let limited = |to| vec![asked(10, How::TryFor { millis: 5 }), left(to, Left::NotFree)];
+    assert_eq!(broken(&[limited(10 + 5 * MS)]), NOTHING);
+    assert_eq!(broken(&[limited(9 + 5 * MS)]), [Rule::Limit]);
+}
+
+#[test]
+fn a_waiter_who_is_left_waiting_is_found() {
+    let due = 20 + 2 * TTL + RECOVERY;
+    let healed = || by_director(20, What::Healed);
+    assert_eq!(broken(&[vec![asked(10, How::Lock), healed(), left(due, Left::GaveUp)]]), NOTHING);
+    assert_eq!(broken(&[vec![asked(10, How::Lock), healed(), left(due + 1, Left::GaveUp)]]), [Rule::Ending]);
+    assert_eq!(broken(&[vec![asked(10, How::Lock), healed()]]), [Rule::Ending]);
+    let killed = by_director(15, What::Killed { process: 1 });
+    assert_eq!(broken(&[vec![asked(10, How::Lock), healed(), killed]]), NOTHING);
+}
+
+#[test]
+fn a_process_that_does_not_finish_is_found() {
+    let events = [asked(10, How::Try), left(11, Left::NotFree), by_director(20, What::Healed)];
+    let rules: Vec<_> = check(&events, TTL).into_iter().map(|violation| violation.rule).collect();
+    assert_eq!(rules, [Rule::Ending]);
+}
+
+#[test]
+fn what_remains_is_found() {
+    let healed = by_director(20, What::Healed);
+    let left = |keys: &[String], leases: &[i64]| {
+        vec![healed.clone(), by_director(30, What::Remains { keys: keys.into(), leases: leases.into(), file: vec![] })]
+    };
+    assert_eq!(broken(&[left(&[], &[])]), NOTHING);
+    assert_eq!(broken(&[left(&[key(1)], &[])]), [Rule::Remains]);
+    assert_eq!(broken(&[left(&[], &[1])]), [Rule::Remains]);
+}
