@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,35 @@ async fn a_cluster_comes_back_one_by_one_after_all_were_killed() -> TestResult {
     }
     let found = etcd.member_client(2).await?.get("key", None).await?;
     assert_eq!(found.kvs()[0].value(), b"value");
+    Ok(())
+}
+
+/// What parts members has to see all that they say to each other.
+#[tokio::test]
+async fn members_reach_each_other_by_way_of_who_stands_in_front() -> TestResult {
+    let carried = Arc::new(AtomicUsize::new(0));
+    let etcd = Etcd::cluster_behind(3, |peers| {
+        let fronts = peers.iter().map(|&peer| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+            listener.set_nonblocking(true)?;
+            let (address, carried) = (listener.local_addr()?, carried.clone());
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(async move {
+                while let Ok((mut from, _)) = listener.accept().await {
+                    carried.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(async move {
+                        let mut to = tokio::net::TcpStream::connect(peer).await?;
+                        tokio::io::copy_bidirectional(&mut from, &mut to).await
+                    });
+                }
+            });
+            Ok(address)
+        });
+        fronts.collect()
+    })
+    .await?;
+    etcd.client().await?.put("key", "value", None).await?;
+    assert!(carried.load(Ordering::Relaxed) >= 3, "each has spoken to another");
     Ok(())
 }
 

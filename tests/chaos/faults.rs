@@ -242,7 +242,7 @@ impl Injector {
     }
 
     async fn cut_worker(&self, fault: Fault, mut rng: Rng, length: Duration) -> Result {
-        let (slot, member) = (rng.usize(..SLOTS), rng.usize(..MEMBERS));
+        let (slot, member) = (self.slot_of(&mut rng, Rank::Holder).await, rng.usize(..MEMBERS));
         let _lasting = self.begin(fault, format!("slot {slot}, member {member}"));
         let mode = if fault == Fault::FreezeWorkerFromAll { Mode::Freeze } else { Mode::Cut };
         let links = self.stage.clients[slot].iter().enumerate();
@@ -254,14 +254,11 @@ impl Injector {
     }
 
     async fn on_worker(&self, fault: Fault, mut rng: Rng, brief: Duration, long: Duration) -> Result {
-        let chosen = match fault {
-            Fault::StopWorkerBriefly => None,
-            Fault::KillWaiter => self.standing(&mut rng, Rank::Waiter).await,
-            _ => self.standing(&mut rng, Rank::Holder).await,
+        let slot = match fault {
+            Fault::StopWorkerBriefly => rng.usize(..SLOTS),
+            Fault::KillWaiter => self.slot_of(&mut rng, Rank::Waiter).await,
+            _ => self.slot_of(&mut rng, Rank::Holder).await,
         };
-        let processes = self.stage.processes();
-        let found = chosen.and_then(|standing| processes.iter().position(|process| standing.is_of(*process)));
-        let slot = found.unwrap_or_else(|| rng.usize(..SLOTS));
         let _alone = self.slots[slot].lock().await;
         let _lasting = self.begin(fault, format!("slot {slot}"));
         if matches!(fault, Fault::KillHolder | Fault::KillWaiter) {
@@ -283,6 +280,13 @@ impl Injector {
         } else {
             self.store.delete(&standing.key).await
         }
+    }
+
+    /// The slot of somebody who holds or waits somewhere, or any if the store does not say.
+    async fn slot_of(&self, rng: &mut Rng, rank: Rank) -> usize {
+        let (chosen, processes) = (self.standing(rng, rank).await, self.stage.processes());
+        let found = chosen.and_then(|standing| processes.iter().position(|process| standing.is_of(*process)));
+        found.unwrap_or_else(|| rng.usize(..SLOTS))
     }
 
     /// Somebody who holds or waits somewhere.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tenure::etcd_client::{Txn, TxnOp};
@@ -11,7 +11,7 @@ use tenure::{Guard, Leadership, Mutex, Observation};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
-use crate::history::{Hold, How, Left, Nanos, Seen, What, now};
+use crate::history::{Hold, How, Left, Seen, What, now};
 use crate::worker::{ASK, Worker, deadline};
 
 /// How often a holder says that it is one.
@@ -34,9 +34,13 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
             _ => How::GivenUp { millis: rng.u64(..200) },
         };
         if let Some(guard) = ask(&worker, &mutex, how).await {
-            let last = if rng.u32(..20) == 0 { 1_500 } else { 60 };
-            let (length, way) = (millis(rng.u64(..last)), if rng.bool() { Way::Unlock } else { Way::Drop });
-            hold(&worker, &guard, length).await;
+            let way = if rng.bool() { Way::Unlock } else { Way::Drop };
+            match rng.u32(..20) {
+                // Until its deadline, should nobody renew it meanwhile.
+                0 => work_long(&worker, &guard, millis(rng.u64(..8_000))).await,
+                1 => hold(&worker, &guard, millis(rng.u64(..8_000))).await,
+                _ => hold(&worker, &guard, millis(rng.u64(..60))).await,
+            }
             end(&worker, guard, way).await;
         }
         sleep(millis(rng.u64(..100))).await;
@@ -98,6 +102,18 @@ async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
         () = sleep(length) => {}
         () = samples => {}
     }
+}
+
+/// Works for so long, or until it is dropped.
+async fn work_long(worker: &Worker, guard: &Guard, length: Duration) {
+    let working = async {
+        let (work, until) = (Work::begin(worker, guard), Instant::now() + length);
+        while Instant::now() < until {
+            work.sample(guard);
+            sleep(SAMPLE).await;
+        }
+    };
+    let _ = guard.run(working).await;
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +251,7 @@ pub(crate) async fn lead(worker: Arc<Worker>, mut rng: Rng) {
     let election = worker.session.election("leader");
     while !worker.finish.is_cancelled() {
         let shutdown = worker.finish.child_token();
-        let (ask, grace) = (worker.next_ask(), millis([0, 0, 400, 4_000][rng.usize(..4)]));
+        let (ask, grace) = (worker.next_ask(), millis([0, 400, 4_000, 4_000][rng.usize(..4)]));
         worker.log.say(What::Asked { ask, name: "leader".to_owned(), how: How::Run });
         let after = millis(rng.u64(1_000..20_000));
         let run = election.clone().grace(grace).run(format!("{}", worker.config.process), shutdown.clone(), |term| {
@@ -258,9 +274,9 @@ async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
     let (hold, key) = (Worker::hold(&term), term.key().to_owned());
     worker.log.say(What::Granted { ask: worker.next_ask(), hold, key });
     let work = Work::begin(worker, &term);
-    let until = now() + millis(rng.u64(50..3_000)).as_nanos() as Nanos;
+    let until = Instant::now() + millis(rng.u64(50..8_000));
     let (ending, heeds) = (term.ending(), rng.bool());
-    while now() < until && !(heeds && ending.is_cancelled()) {
+    while Instant::now() < until && !(heeds && ending.is_cancelled()) {
         work.sample(&term);
         if rng.u32(..20) == 0 {
             let _ = timeout(SAMPLE, term.proclaim(format!("{} {}", worker.config.process, rng.u32(..)))).await;
