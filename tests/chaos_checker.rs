@@ -113,6 +113,19 @@ fn two_guards_are_excused_once_an_operator_has_taken_the_key() {
     assert_eq!(broken(&[overlap, vec![too_late]]), [Rule::Exclusion]);
 }
 
+/// A leader that was frozen revokes, on waking, what was renewed meanwhile (etcd #15247).
+#[test]
+fn two_guards_are_excused_once_etcd_has_given_the_lease_away() {
+    let overlap = [held(1, &[10, 30], 90), held(2, &[20, 40], 90)].concat();
+    let woken = |kind: &str| by_director(18, What::FaultOver { kind: kind.into() });
+    let deleted = |key: &str| by_director(19, What::Deleted { revision: 5, key: key.into() });
+    let lease = deleted("chaos/~session/1");
+    assert_eq!(broken(&[overlap.clone(), vec![woken("StopLeaderForLong"), lease.clone()]]), NOTHING);
+    assert_eq!(broken(&[overlap.clone(), vec![woken("KillWaiter"), lease]]), [Rule::Exclusion], "no leader has woken");
+    let key = deleted(&key(1));
+    assert_eq!(broken(&[overlap, vec![woken("StopLeaderForLong"), key]]), [Rule::Exclusion], "the lease still stands");
+}
+
 /// A guard looks at the clock when it is asked: that its process was stopped is no excuse.
 #[test]
 fn a_guard_that_is_valid_after_its_deadline_is_found() {

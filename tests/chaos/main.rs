@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::check::{RECOVERY, Violation};
+use crate::check::{Measures, RECOVERY, Violation};
 use crate::faults::Injector;
 use crate::figures::Figures;
 use crate::history::{Event, Nanos, What};
@@ -100,7 +100,9 @@ async fn play(seed: u64, length: Duration) -> Result {
     events.sort_by_key(|event| event.at);
     let violations = check::check(&events, nanos(TTL));
     println!("{}", Figures::of(&events));
-    println!("latest end of work after its deadline: {:.1} ms", check::latest(&events, nanos(TTL)) as f64 / 1e6);
+    let Measures { latest, given_away } = check::measure(&events, nanos(TTL));
+    println!("latest end of work after its deadline: {:.1} ms", latest as f64 / 1e6);
+    println!("leases that etcd gave away before their time: {given_away}");
     let passed = played.is_ok() && violations.is_empty();
     if passed && env::var_os("TENURE_CHAOS_KEEP").is_none() {
         return Ok(());

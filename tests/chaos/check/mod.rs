@@ -5,6 +5,7 @@
 //! the director had stopped the process.
 
 mod ending;
+mod given_away;
 mod holds;
 mod observers;
 mod sets;
@@ -71,9 +72,17 @@ pub(crate) fn check(events: &[Event], ttl: Nanos) -> Vec<Violation> {
     found
 }
 
-/// How much later than its deadline any work ended whose process was not stopped.
-pub(crate) fn latest(events: &[Event], ttl: Nanos) -> Nanos {
-    holds::latest(&Facts::gather(events, ttl))
+/// What is allowed for, as it was.
+pub(crate) struct Measures {
+    /// How much later than its deadline any work ended whose process was not stopped.
+    pub(crate) latest: Nanos,
+    /// How many leases etcd gave away before their time.
+    pub(crate) given_away: usize,
+}
+
+pub(crate) fn measure(events: &[Event], ttl: Nanos) -> Measures {
+    let facts = Facts::gather(events, ttl);
+    Measures { latest: holds::latest(&facts), given_away: facts.given_away.len() }
 }
 
 /// The events in order, and what all checks ask for.
@@ -87,6 +96,7 @@ pub(crate) struct Facts {
     pub(crate) killed: HashMap<Process, Nanos>,
     deleting: HashMap<String, Nanos>,
     revoking: HashMap<i64, Nanos>,
+    given_away: HashMap<i64, Nanos>,
     pub(crate) healed: Option<Nanos>,
     /// Granted once more than once.
     pub(crate) doubles: Vec<Hold>,
@@ -127,6 +137,7 @@ impl Facts {
             killed: HashMap::new(),
             deleting: HashMap::new(),
             revoking: HashMap::new(),
+            given_away: HashMap::new(),
             healed: None,
             doubles: Vec::new(),
             events: Vec::new(),
@@ -148,6 +159,7 @@ impl Facts {
             lives.sort_by_key(|life| life.hold.token);
         }
         facts.events = events;
+        facts.given_away = given_away::leases(&facts);
         facts
     }
 
@@ -175,11 +187,17 @@ impl Facts {
         }
     }
 
-    /// When an operator took the key away, if one did. From then on until it hears of it, nobody can tell its
-    /// holder.
+    /// When an operator took the key away, or etcd did so before its time. From then on until it hears of it, its
+    /// holder cannot know.
     pub(crate) fn taken(&self, key: &str) -> Option<Nanos> {
-        let revoked = lease_of(key).and_then(|lease| self.revoking.get(&lease));
-        self.deleting.get(key).into_iter().chain(revoked).min().copied()
+        let of_lease = |leases: &HashMap<i64, Nanos>| lease_of(key).and_then(|lease| leases.get(&lease).copied());
+        let deleted = self.deleting.get(key).copied();
+        [deleted, of_lease(&self.revoking), of_lease(&self.given_away)].into_iter().flatten().min()
+    }
+
+    /// Whether an operator has revoked a lease.
+    pub(crate) fn is_revoked(&self, lease: i64) -> bool {
+        self.revoking.contains_key(&lease)
     }
 
     /// By when a process must have done what is due at `due`: it cannot do anything while it is stopped.
