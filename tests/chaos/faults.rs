@@ -273,7 +273,9 @@ impl Injector {
 
     async fn operate(&self, fault: Fault, mut rng: Rng) -> Result {
         let rank = if fault == Fault::DeleteWaitingKey { Rank::Waiter } else { Rank::Holder };
-        let Some(standing) = self.standing(&mut rng, rank).await else { return Ok(()) };
+        let mut names = NAMES;
+        rng.shuffle(&mut names);
+        let Some(standing) = self.standing(&mut rng, rank, names).await else { return Ok(()) };
         let _lasting = self.begin(fault, &standing.key);
         if fault == Fault::RevokeLease {
             self.store.revoke(standing.lease).await
@@ -284,15 +286,19 @@ impl Injector {
 
     /// The slot of somebody who holds or waits somewhere, or any if the store does not say.
     async fn slot_of(&self, rng: &mut Rng, rank: Rank) -> usize {
-        let (chosen, processes) = (self.standing(rng, rank).await, self.stage.processes());
+        let mut names = NAMES;
+        rng.shuffle(&mut names);
+        // Where it does most harm: amidst a write.
+        if let Some(fenced) = names.iter().position(|name| *name == "fenced").filter(|_| rng.bool()) {
+            names.swap(0, fenced);
+        }
+        let (chosen, processes) = (self.standing(rng, rank, names).await, self.stage.processes());
         let found = chosen.and_then(|standing| processes.iter().position(|process| standing.is_of(*process)));
         found.unwrap_or_else(|| rng.usize(..SLOTS))
     }
 
     /// Somebody who holds or waits somewhere.
-    async fn standing(&self, rng: &mut Rng, rank: Rank) -> Option<Standing> {
-        let mut names = NAMES;
-        rng.shuffle(&mut names);
+    async fn standing(&self, rng: &mut Rng, rank: Rank, names: [&str; NAMES.len()]) -> Option<Standing> {
         for name in names {
             let mut queue = self.store.queue(name).await.ok()?;
             match rank {

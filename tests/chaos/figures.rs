@@ -58,7 +58,7 @@ impl Figures {
     }
 
     fn losses(&self) -> impl Iterator<Item = (&String, &u32)> {
-        self.ends.iter().filter(|(why, _)| !matches!(why.as_str(), "Released" | "Dropped"))
+        self.ends.iter().filter(|(why, _)| !matches!(why.as_str(), "Released" | "Dropped" | "Unwatched"))
     }
 }
 

@@ -213,7 +213,8 @@ pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
     let mutex = worker.session.mutex("fenced");
     while !worker.finish.is_cancelled() {
         if let Some(guard) = ask(&worker, &mutex, How::Lock).await {
-            let (times, nap) = (rng.u32(1..4), millis(rng.u64(..30)));
+            let (times, careless) = (rng.u32(1..4), rng.u32(..4) == 0);
+            let nap = millis(rng.u64(..if careless { 400 } else { 30 }));
             let writing = async {
                 for _ in 0..times {
                     worker.say_validity(&guard);
@@ -223,8 +224,15 @@ pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
                     }
                 }
             };
-            let _ = guard.run(writing).await;
-            end(&worker, guard, if rng.bool() { Way::Unlock } else { Way::Drop }).await;
+            // Whoever does not listen for the end of the hold is not let write after it all the same.
+            if careless {
+                writing.await;
+                let (hold, why) = (Worker::hold(&guard), "Unwatched".to_owned());
+                worker.log.say(What::Ended { hold, why });
+            } else {
+                let _ = guard.run(writing).await;
+                end(&worker, guard, if rng.bool() { Way::Unlock } else { Way::Drop }).await;
+            }
         }
         sleep(millis(rng.u64(20..150))).await;
     }
