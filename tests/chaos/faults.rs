@@ -242,7 +242,8 @@ impl Injector {
     }
 
     async fn cut_worker(&self, fault: Fault, mut rng: Rng, length: Duration) -> Result {
-        let (slot, member) = (self.slot_of(&mut rng, Rank::Holder).await, rng.usize(..MEMBERS));
+        // A leader works for long enough to meet its deadline.
+        let (slot, member) = (self.slot_of(&mut rng, Rank::Holder, "leader").await, rng.usize(..MEMBERS));
         let _lasting = self.begin(fault, format!("slot {slot}, member {member}"));
         let mode = if fault == Fault::FreezeWorkerFromAll { Mode::Freeze } else { Mode::Cut };
         let links = self.stage.clients[slot].iter().enumerate();
@@ -256,8 +257,9 @@ impl Injector {
     async fn on_worker(&self, fault: Fault, mut rng: Rng, brief: Duration, long: Duration) -> Result {
         let slot = match fault {
             Fault::StopWorkerBriefly => rng.usize(..SLOTS),
-            Fault::KillWaiter => self.slot_of(&mut rng, Rank::Waiter).await,
-            _ => self.slot_of(&mut rng, Rank::Holder).await,
+            Fault::KillWaiter => self.slot_of(&mut rng, Rank::Waiter, "leader").await,
+            // Where it does most harm: amidst a write.
+            _ => self.slot_of(&mut rng, Rank::Holder, "fenced").await,
         };
         let _alone = self.slots[slot].lock().await;
         let _lasting = self.begin(fault, format!("slot {slot}"));
@@ -284,13 +286,12 @@ impl Injector {
         }
     }
 
-    /// The slot of somebody who holds or waits somewhere, or any if the store does not say.
-    async fn slot_of(&self, rng: &mut Rng, rank: Rank) -> usize {
+    /// The slot of somebody who holds or waits, rather here than elsewhere, or any slot if the store does not say.
+    async fn slot_of(&self, rng: &mut Rng, rank: Rank, preferred: &str) -> usize {
         let mut names = NAMES;
         rng.shuffle(&mut names);
-        // Where it does most harm: amidst a write.
-        if let Some(fenced) = names.iter().position(|name| *name == "fenced").filter(|_| rng.bool()) {
-            names.swap(0, fenced);
+        if let Some(found) = names.iter().position(|name| *name == preferred).filter(|_| rng.bool()) {
+            names.swap(0, found);
         }
         let (chosen, processes) = (self.standing(rng, rank, names).await, self.stage.processes());
         let found = chosen.and_then(|standing| processes.iter().position(|process| standing.is_of(*process)));

@@ -282,7 +282,7 @@ async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
     let (hold, key) = (Worker::hold(&term), term.key().to_owned());
     worker.log.say(What::Granted { ask: worker.next_ask(), hold, key });
     let work = Work::begin(worker, &term);
-    let until = Instant::now() + millis(rng.u64(50..8_000));
+    let until = Instant::now() + millis(rng.u64(50..15_000));
     let (ending, heeds) = (term.ending(), rng.bool());
     while Instant::now() < until && !(heeds && ending.is_cancelled()) {
         work.sample(&term);
