@@ -52,7 +52,8 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
 
 /// The leaders by revision, as the store has it: the oldest key leads.
 fn reigns(facts: &Facts) -> Vec<Reign> {
-    let mut revisions: BTreeMap<i64, (Nanos, Vec<(&str, Option<Seen>)>)> = BTreeMap::new();
+    type Changes<'a> = Vec<(&'a str, Option<Seen>)>;
+    let mut revisions: BTreeMap<i64, (Nanos, Changes<'_>)> = BTreeMap::new();
     for event in facts.events.iter().filter(|event| event.by == DIRECTOR) {
         let (revision, key, leader) = match &event.what {
             What::Put { revision, key, created, value } => {
