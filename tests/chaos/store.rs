@@ -126,26 +126,37 @@ impl Store {
     pub(crate) async fn remains(&self, limit: Duration) -> Result<What> {
         let begun = Instant::now();
         loop {
-            let mut client = self.client.clone();
-            let options = GetOptions::new().with_prefix().with_keys_only();
-            let found = client.get(NAMESPACE, Some(options)).await?;
-            let keys =
-                found.kvs().iter().map(|kv| kv.key_str().map(str::to_owned)).collect::<std::result::Result<_, _>>();
-            let (keys, leases): (Vec<_>, _) = (keys?, client.leases().await?);
-            let leases: Vec<i64> = leases.leases().iter().map(|lease| lease.id()).collect();
-            if keys.is_empty() && leases.is_empty() || begun.elapsed() > limit {
-                return Ok(What::Remains { keys, leases, file: crate::work::read(&self.stage.file()) });
+            let left = timeout(ASK, self.left()).await.unwrap_or_else(|late| Err(late.into()));
+            match left {
+                Ok((keys, leases)) if keys.is_empty() && leases.is_empty() || begun.elapsed() > limit => {
+                    return Ok(What::Remains { keys, leases, file: crate::work::read(&self.stage.file()) });
+                }
+                Err(error) if begun.elapsed() > limit => return Err(error),
+                _ => sleep(Duration::from_millis(100)).await,
             }
-            sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// The keys and leases that there are.
+    async fn left(&self) -> Result<(Vec<String>, Vec<i64>)> {
+        let mut client = self.client.clone();
+        let options = GetOptions::new().with_prefix().with_keys_only();
+        let found = client.get(NAMESPACE, Some(options)).await?;
+        let keys = found.kvs().iter().map(|kv| kv.key_str().map(str::to_owned));
+        let leases = client.leases().await?;
+        Ok((keys.collect::<std::result::Result<_, _>>()?, leases.leases().iter().map(|lease| lease.id()).collect()))
     }
 
     /// Waits until all that was written is in the history.
     pub(crate) async fn catch_up(&self) -> Result {
-        let mut client = self.client.clone();
-        client.put("end", "", None).await?;
-        let last = client.get("end", None).await?.kvs()[0].mod_revision();
         let caught = async {
+            let mut client = self.client.clone();
+            let last = loop {
+                let put = timeout(ASK, client.put("end", "", None)).await;
+                if let Some(header) = put.ok().and_then(std::result::Result::ok).as_ref().and_then(|put| put.header()) {
+                    break header.revision();
+                }
+            };
             while self.known.load(Ordering::Acquire) < last {
                 sleep(Duration::from_millis(10)).await;
             }
