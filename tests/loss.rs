@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{DropFlag, TestResult, World, endless, on, on_etcd, soon, until};
+use tenure::etcd_client::Txn;
 use tenure::testing::Etcd;
 use tenure::{Error, Guard, Health, Loss, Session};
 use tokio::task::JoinHandle;
@@ -356,7 +357,7 @@ async fn a_hold_ends_with_the_answer_that_it_is_gone() -> TestResult {
             world.client().delete(guard.key(), None).await?;
             let answer = match ask {
                 "verify" => guard.verify().await,
-                _ => guard.txn(tenure::etcd_client::Txn::new()).await.map(drop),
+                _ => guard.txn(Txn::new()).await.map(drop),
             };
             assert!(matches!(answer, Err(Error::Lost(Loss::Deleted))), "{ask}: {answer:?}");
             assert!(!guard.is_valid());

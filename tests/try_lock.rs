@@ -68,7 +68,7 @@ async fn a_try_for_a_while_gives_its_place_up() -> TestResult {
         let guard = one.mutex("name").try_lock_for(Duration::ZERO).await?.expect("it is free");
         assert!(other.mutex("name").try_lock_for(Duration::ZERO).await?.is_none());
         assert!(other.mutex("name").try_lock_for(Duration::from_millis(50)).await?.is_none());
-        common::equals("keys", vec![guard.key().to_owned()], async || world.keys("name/").await).await;
+        equals("keys", vec![guard.key().to_owned()], async || world.keys("name/").await).await;
 
         let mutex = other.mutex("name");
         let waiting = tokio::spawn(async move { mutex.try_lock_for(common::LIMIT).await });
