@@ -55,6 +55,17 @@ pub(super) enum Phase {
     },
 }
 
+/// Ends the session should the task that owns it panic, so that nobody waits for what that will not do.
+pub(super) struct Vital<'a>(pub(super) &'a Core);
+
+impl Drop for Vital<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.finish();
+        }
+    }
+}
+
 impl Core {
     /// The lease to stand under; waits while there is none.
     pub(crate) async fn lease(&self) -> Result<Arc<Lease>> {

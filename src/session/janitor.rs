@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Core;
+use super::core::Vital;
 use crate::etcd_client::{Txn, TxnOp};
 use crate::name::Key;
 
@@ -34,6 +35,7 @@ type Batch = Vec<Box<dyn Departing>>;
 
 /// Sees off whoever departs until the session closes: then the keys go with the lease.
 pub(crate) async fn run(core: Arc<Core>, mut departing: mpsc::UnboundedReceiver<Box<dyn Departing>>) {
+    let _vital = Vital(&core);
     let mut waiting: HashMap<String, Batch> = HashMap::new();
     let mut travelling: JoinSet<Option<String>> = JoinSet::new();
     let mut busy: Vec<String> = Vec::new();

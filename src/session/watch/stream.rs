@@ -17,6 +17,7 @@ use crate::etcd_client::{
 use crate::name::Revision;
 use crate::retry;
 use crate::session::Core;
+use crate::session::core::Vital;
 
 /// How many requests may be unanswered on the stream. The client's channel takes 100, and the connection some
 /// 12,000 small unread frames.
@@ -24,6 +25,7 @@ const UNANSWERED: usize = 32;
 
 /// Keeps the stream until the session closes.
 pub(crate) async fn run(core: Arc<Core>) {
+    let _vital = Vital(&core);
     tokio::select! {
         () = core.closing.cancelled() => {}
         () = keep(&core) => {}
