@@ -138,6 +138,9 @@ fn a_loss_that_is_told_late_is_found() {
     assert_eq!(broken(&[held(1, &[10, 20], 90), told(90 + SCHEDULING)]), NOTHING);
     assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING)]), [Rule::Deadline]);
     assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING), stopped(1, 30, 100)]), NOTHING);
+    // Lost before it was looked at: until when it held is not known.
+    let granted = at(10, 1, What::Granted { ask: 0, hold: hold(1), key: key(1) });
+    assert_eq!(broken(&[vec![granted], told(91 + SCHEDULING)]), NOTHING);
 }
 
 #[test]

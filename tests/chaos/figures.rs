@@ -16,6 +16,8 @@ pub(crate) struct Figures {
     observations: u32,
     /// The longest time without any grant.
     without_grant: Nanos,
+    /// The same, while the store took writes.
+    idle: Nanos,
     /// The longest time for which the store took no write.
     without_store: Nanos,
 }
@@ -47,6 +49,13 @@ impl Figures {
                 _ => {}
             }
         }
+        answers.sort_unstable();
+        let outages = answers.windows(2).filter(|pair| pair[1] - pair[0] > SECOND);
+        // From a grant or the end of an outage to the next grant or outage.
+        let mut signs: Vec<(Nanos, Nanos)> = outages.map(|pair| (pair[0], pair[1])).collect();
+        signs.extend(grants.iter().map(|&at| (at, at)));
+        signs.sort_unstable();
+        figures.idle = signs.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].1)).max().unwrap_or(0);
         (figures.without_grant, figures.without_store) = (longest_gap(grants), longest_gap(answers));
         figures
     }
@@ -75,8 +84,9 @@ impl fmt::Display for Figures {
         writeln!(f, "not granted: {}", list(&mut self.left.iter().map(|(why, count)| ((*why).to_owned(), *count))))?;
         writeln!(f, "written: {} fenced, {} unfenced; observed: {}", self.fenced, self.unfenced, self.observations)?;
         let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
-        let (grant, store) = (seconds(self.without_grant), seconds(self.without_store));
-        write!(f, "longest time without a grant: {grant:.1} s, without a write that the store took: {store:.1} s")
+        let (grant, idle) = (seconds(self.without_grant), seconds(self.idle));
+        write!(f, "longest time without a grant: {grant:.1} s, while the store took writes: {idle:.1} s; ")?;
+        write!(f, "without a write that the store took: {:.1} s", seconds(self.without_store))
     }
 }
 

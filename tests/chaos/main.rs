@@ -144,7 +144,6 @@ async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
         }
     }
     heal(stage).await?;
-    sleep(Duration::from_nanos(RECOVERY)).await;
     let deserter = stage.deserter();
     stage.finish();
     let limit = 2 * stage.ttl + Duration::from_nanos(RECOVERY);
@@ -154,7 +153,7 @@ async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
         }
     };
     // Those that do not finish are found by the check.
-    let _ = timeout(limit, ended).await;
+    let _ = timeout(limit + Duration::from_nanos(RECOVERY), ended).await;
     stage.note(store.remains(limit).await?);
     store.catch_up().await?;
     scribes.iter().for_each(|scribe| scribe.abort());

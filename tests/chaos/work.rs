@@ -11,6 +11,7 @@ use tenure::{Guard, Leadership, Mutex, Observation};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
+use crate::check::RECOVERY;
 use crate::history::{Hold, How, Left, Seen, What, now};
 use crate::worker::{ASK, Worker, deadline};
 
@@ -89,7 +90,7 @@ async fn ticket(mutex: &Mutex, drops: u32, limit: Duration) -> tenure::Result<Gu
     ticket.granted().await
 }
 
-/// Holds for so long, or until it hears that the hold is lost.
+/// Holds for so long, or until it hears that the hold is lost or that all is to finish.
 async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
     let samples = async {
         loop {
@@ -100,6 +101,7 @@ async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
     tokio::select! {
         _ = guard.lost() => {}
         () = sleep(length) => {}
+        () = worker.finish.cancelled() => {}
         () = samples => {}
     }
 }
@@ -108,7 +110,7 @@ async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
 async fn work_long(worker: &Worker, guard: &Guard, length: Duration) {
     let working = async {
         let (work, until) = (Work::begin(worker, guard), Instant::now() + length);
-        while Instant::now() < until {
+        while Instant::now() < until && !worker.finish.is_cancelled() {
             work.sample(guard);
             sleep(SAMPLE).await;
         }
@@ -293,11 +295,20 @@ async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
     }
 }
 
-/// Watches who leads.
+/// Watches who leads, and for a while longer than all others work.
 pub(crate) async fn observe(worker: Arc<Worker>) {
     let election = worker.session.election("leader");
     let mut seen = election.observe().await.expect("the name is one");
-    while let Some(Some(seen)) = worker.finish.run_until_cancelled(seen.next()).await {
+    let over = async {
+        worker.finish.cancelled().await;
+        sleep(Duration::from_nanos(RECOVERY)).await;
+    };
+    let mut over = std::pin::pin!(over);
+    loop {
+        let seen = tokio::select! {
+            () = &mut over => return,
+            seen = seen.next() => seen.expect("the session is open"),
+        };
         let leader = match seen.expect("nothing ends an observer but its session") {
             Observation::Vacant => None,
             Observation::Leader(leader) => Some(Seen {

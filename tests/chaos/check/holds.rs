@@ -70,6 +70,7 @@ fn deadline(facts: &Facts, life: &Life, found: &mut Vec<Violation>) {
     }
     if let Some((at, why)) = &life.ended
         && why == "Expired"
+        && life.valid.is_some()
         && life.releasing.is_none()
         && *at > facts.in_time(life.process, life.deadline)
     {

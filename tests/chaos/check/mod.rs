@@ -19,7 +19,7 @@ use crate::history::{DIRECTOR, Event, Hold, How, Nanos, Process, SECOND, What, l
 /// members of etcd and whatever else is running.
 pub(crate) const SCHEDULING: Nanos = SECOND / 2;
 
-/// What the cluster itself may need after the last fault, beyond two TTLs: an election of its leader that is split
+/// What the cluster itself may need after the last fault, beyond two TTLs, and how long observers may lag behind: an election of its leader that is split
 /// takes up to 4 s, the leases' new TTL includes an election timeout of 1 s, and whoever failed for long asks again
 /// after 1 s.
 pub(crate) const RECOVERY: Nanos = 6 * SECOND;
