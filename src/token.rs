@@ -5,7 +5,6 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 use crate::name::Key;
-use crate::queue::wire;
 
 /// A number that is strictly larger for every later holder of a name: the create revision of the holder's key.
 ///
@@ -48,7 +47,7 @@ impl Waiter {
     pub(crate) fn of(key: &Key, created: i64, lease: i64, value: &[u8]) -> Self {
         let key = String::from_utf8_lossy(key);
         let tail = key.rsplit('/').next().unwrap_or_default();
-        let identity = wire::identity(value).unwrap_or_else(|| tail.into());
+        let identity = identity(value).unwrap_or_else(|| tail.into());
         Self { identity, token: FencingToken(created), lease, key: key.into() }
     }
 
@@ -75,4 +74,13 @@ impl Waiter {
     pub fn lease(&self) -> i64 {
         self.lease
     }
+}
+
+/// Whose a value is, be it of a lock's key or of a session's fence key; `None` for another client's.
+fn identity(value: &[u8]) -> Option<Box<str>> {
+    #[derive(serde::Deserialize)]
+    struct Owner {
+        identity: Box<str>,
+    }
+    serde_json::from_slice(value).ok().map(|owner: Owner| owner.identity)
 }

@@ -174,15 +174,6 @@ pub(crate) struct Value {
     pub(crate) capacity: Option<u32>,
 }
 
-/// Whose a value is, be it of a lock's key or of a session's fence key; `None` for another client's.
-pub(crate) fn identity(value: &[u8]) -> Option<Box<str>> {
-    #[derive(serde::Deserialize)]
-    struct Owner {
-        identity: Box<str>,
-    }
-    serde_json::from_slice(value).ok().map(|owner: Owner| owner.identity)
-}
-
 impl Value {
     pub(crate) fn new(identity: &str, rule: Rule) -> Self {
         let shared = |number| (rule.permits > 1).then_some(number);
