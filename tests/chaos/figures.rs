@@ -55,7 +55,11 @@ impl Figures {
         let mut signs: Vec<(Nanos, Nanos)> = outages.map(|pair| (pair[0], pair[1])).collect();
         signs.extend(grants.iter().map(|&at| (at, at)));
         signs.sort_unstable();
-        figures.idle = signs.windows(2).map(|pair| pair[1].0.saturating_sub(pair[0].1)).max().unwrap_or(0);
+        let mut last = signs.first().map_or(0, |(_, to)| *to);
+        for (from, to) in signs {
+            figures.idle = figures.idle.max(from.saturating_sub(last));
+            last = last.max(to);
+        }
         (figures.without_grant, figures.without_store) = (longest_gap(grants), longest_gap(answers));
         figures
     }
