@@ -131,7 +131,8 @@ impl Injector {
                 self.cut(fault, |from, to| (from == member) != (to == member), member.to_string(), long).await
             }
             Fault::CutMembers => {
-                let (from, to) = (rng.usize(..MEMBERS), rng.usize(..MEMBERS));
+                let from = rng.usize(..MEMBERS);
+                let to = (from + rng.usize(1..MEMBERS)) % MEMBERS;
                 let both = rng.bool();
                 let is_cut = |a, b| a != b && ((a, b) == (from, to) || both && (b, a) == (from, to));
                 self.cut(fault, is_cut, format!("{from}-{to}"), long).await

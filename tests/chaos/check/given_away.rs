@@ -1,8 +1,8 @@
 //! Leases that etcd gave away before their time.
 //!
 //! A leader that was frozen, and is not one any more, still counts the leases down when it wakes, and has the new
-//! leader revoke those that were renewed meanwhile: etcd #15247, made rarer in 3.4.31 and 3.5.13. No client can know before it
-//! hears of it. What was written fenced is safe from that too.
+//! leader revoke those that were renewed meanwhile: etcd #15247, made rarer in 3.4.31 and 3.5.13, and seen with
+//! 3.5.30 all the same. No client can know before it hears of it. What was written fenced is safe from that too.
 
 use std::collections::HashMap;
 
