@@ -226,6 +226,8 @@ async fn an_observer_never_goes_back_and_misses_no_vacancy() -> TestResult {
     on(Etcd::cluster(3), async |world: &World| {
         let session = world.session().await?;
         let mut seen = world.session().await?.election("e").observe().await?;
+        // The present comes first, and is to be the vacancy before all terms.
+        let mut observed = vec![soon("an observation", seen.next()).await.expect("it goes on")?];
         let terms = tokio::spawn(async move {
             let mut tokens = Vec::new();
             for round in 0..40 {
@@ -235,7 +237,6 @@ async fn an_observer_never_goes_back_and_misses_no_vacancy() -> TestResult {
             }
             Ok::<_, tenure::Error>(tokens)
         });
-        let mut observed = vec![soon("an observation", seen.next()).await.expect("it goes on")?];
         let mut member = 0;
         while observed.len() < 2 * 40 + 1 {
             if observed.len() % 20 == 0 {
