@@ -72,6 +72,10 @@
 //!   with the data, and refuses a smaller one, is safe: in SQL, `UPDATE .. SET .., token = $1 WHERE token <= $1`.
 //! - What cannot be fenced, such as an e-mail, can happen twice.
 //!
+//! The same is true of a lease that etcd gives away before its time: a member that was etcd's leader, was frozen for
+//! longer than the TTL and wakes up may revoke leases that were renewed with its successor (etcd #15247; mitigated, not
+//! cured, in 3.4.31 and 3.5.13).
+//!
 //! Nor does it help against clocks whose *speeds* differ by more than the margin: then `is_valid` may be true for a
 //! moment too long. Fenced writes do not depend on any clock.
 //!
