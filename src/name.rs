@@ -1,11 +1,12 @@
 //! Names to keys and back.
 //!
 //! The queue of a name lives under `<namespace><name>/`; our keys there are
-//! `<lane><lease id, lowercase hex>-<n, lowercase hex>`, one per acquisition and never used twice. Only direct
+//! `<lane><lease id, lowercase hex>-<n, lowercase hex>`, where `n` is the smallest [`Numbers`] has. Only direct
 //! children count, so that a name `a` and a name `a/b` never meet.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 
@@ -55,12 +56,39 @@ impl Name {
         !key[self.prefix.len()..].contains(&b'/')
     }
 
-    /// A key that nobody used before and nobody will use again.
-    pub(crate) fn fresh_key(&self, lane: &str, lease: i64) -> Arc<str> {
-        // One count for the process, so that two sessions on one lease cannot meet either.
-        static USED: AtomicU64 = AtomicU64::new(0);
-        let n = USED.fetch_add(1, Ordering::Relaxed);
-        format!("{}{lane}{lease:x}-{n:x}", self.prefix).into()
+    /// The key of the place with this number.
+    pub(crate) fn key(&self, lane: &str, lease: i64, number: u64) -> Key {
+        format!("{}{lane}{lease:x}-{number:x}", self.prefix).into_bytes().into()
+    }
+}
+
+/// The numbers of a session's places, each one's own while it has it.
+///
+/// A key that is deleted stays in etcd's index until the next compaction, and every range over its queue passes it:
+/// a key per acquisition would make a busy lock slower with each of them. So numbers that are given back are given
+/// out again, the smallest first.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers(Mutex<Pool>);
+
+#[derive(Debug, Default)]
+struct Pool {
+    next: u64,
+    free: BinaryHeap<Reverse<u64>>,
+}
+
+impl Numbers {
+    pub(crate) fn take(&self) -> u64 {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Reverse(free)) = pool.free.pop() {
+            return free;
+        }
+        pool.next += 1;
+        pool.next - 1
+    }
+
+    /// For the next place, once nothing that travels can create or delete a key with it.
+    pub(crate) fn give_back(&self, number: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).free.push(Reverse(number));
     }
 }
 
@@ -129,9 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_never_used_twice() {
-        let name = Name::new("", "a").unwrap();
-        assert_ne!(name.fresh_key("", 31), name.fresh_key("", 31));
-        assert!(name.fresh_key("r-", 31).starts_with("a/r-1f-"));
+    fn a_number_has_one_owner_and_the_smallest_comes_first() {
+        let numbers = Numbers::default();
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [0, 1, 2]);
+        numbers.give_back(2);
+        numbers.give_back(0);
+        assert_eq!([numbers.take(), numbers.take(), numbers.take()], [0, 2, 3]);
+    }
+
+    #[test]
+    fn a_key_says_its_lane_its_lease_and_its_number() {
+        assert_eq!(&*Name::new("", "a").unwrap().key("r-", 31, 10), b"a/r-1f-a");
     }
 }

@@ -10,31 +10,28 @@
 mod cases;
 mod departure;
 pub(crate) mod driver;
+mod hold;
 pub(crate) mod place;
 pub(crate) mod rule;
 #[cfg(test)]
 mod sim;
 pub(crate) mod wire;
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
 
 use crate::clock::Moment;
-use crate::error::{Error, Loss, code};
+use crate::error::{Error, code};
 use crate::name::{Key, Name};
-use crate::session::keepalive::TICK;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
 use crate::session::{Core, Session};
 pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
-use place::{Action, End, Input, Listing, Patience, Place, Revision};
+use place::{Action, End, Input, Patience, Place, Revision};
 use rule::Rule;
 use wire::{Fence, Sender};
 
@@ -52,6 +49,8 @@ pub(crate) struct Seat {
 struct Inner {
     place: Place,
     lease: Option<Arc<Lease>>,
+    /// Of its key.
+    number: Option<u64>,
     /// The keys that the session's stream watches for this place.
     watched: Vec<Key>,
     attention: Attention,
@@ -84,6 +83,7 @@ impl Seat {
         let inner = Mutex::new(Inner {
             place: Place::new(rule, patience),
             lease: None,
+            number: None,
             watched: Vec::new(),
             attention: Attention::Driver,
             key_gone: None,
@@ -114,73 +114,6 @@ impl Seat {
         inner.attention = Attention::Guard;
         self.attend(inner);
         Some(Claim { lease: inner.lease.clone().expect("a hold has a lease"), token })
-    }
-
-    /// Whether it holds now, by the clock too.
-    pub(crate) fn holds(&self) -> bool {
-        let mut inner = self.lock();
-        inner.check_lease();
-        inner.place.held().is_some()
-    }
-
-    /// Why it does not hold any more. While the reason for a vanished key is looked for, neither this nor `holds`.
-    pub(crate) fn loss(&self) -> Option<Loss> {
-        let mut inner = self.lock();
-        inner.check_lease();
-        let lease = inner.lease.as_ref()?;
-        match inner.place.end()? {
-            End::Left => Some(Loss::Released),
-            End::LeaseLost => lease.loss(),
-            End::NotFree => None,
-            End::KeyGone => lease.explain(inner.key_gone.expect("noted when it was heard")),
-        }
-    }
-
-    /// A reply that was not asked for by the place has shown that its key is gone.
-    pub(crate) fn miss_key(self: &Arc<Self>) {
-        self.handle(Input::Looked { own: None, listing: Listing::default() });
-    }
-
-    /// Why its key is gone, as the answer to its release has just shown.
-    pub(crate) async fn reason(&self, lease: &Lease) -> Loss {
-        let gone = Moment::now();
-        self.core.doubt_lease();
-        self.until(lease, || lease.explain(gone)).await
-    }
-
-    /// Completes once the hold has ended.
-    pub(crate) async fn ended(&self, lease: &Lease) {
-        self.until(lease, || (!self.holds()).then_some(())).await;
-    }
-
-    /// Completes once it is known why the hold has ended.
-    pub(crate) async fn lost(&self, lease: &Lease) -> Loss {
-        self.until(lease, || self.loss()).await
-    }
-
-    /// Asks `question` at every poll, whenever something changes, and every 250 ms, since timers stand still while
-    /// the machine sleeps and the clock does not.
-    async fn until<T>(&self, lease: &Lease, question: impl Fn() -> Option<T>) -> T {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let tick = sleep(lease.deadline().remaining().clamp(Duration::from_millis(1), TICK));
-            let over = lease.loss().is_some();
-            let mut something = pin!(async {
-                tokio::select! {
-                    () = changed => {}
-                    () = tick => {}
-                    () = lease.over(), if !over => {}
-                }
-            });
-            let answer = poll_fn(|context| match question() {
-                Some(answer) => Poll::Ready(Some(answer)),
-                None => something.as_mut().poll(context).map(|()| None),
-            });
-            if let Some(answer) = answer.await {
-                return answer;
-            }
-        }
     }
 
     /// Gives the hold up: from here on nothing is left but to delete the key. With `hand_over`, whoever of this
@@ -278,8 +211,10 @@ impl Seat {
             );
         }
         inner.departure = Departure::Open;
-        let key = self.name.fresh_key(self.rule.lane, lease.id);
-        inner.place.seat(Key::from(key.as_bytes()), lease.id);
+        inner.give_number_back(&self.core);
+        let number = self.core.numbers.take();
+        inner.number = Some(number);
+        inner.place.seat(self.name.key(self.rule.lane, lease.id, number), lease.id);
         self.settle(inner);
     }
 
@@ -319,7 +254,19 @@ impl Seat {
     }
 }
 
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).give_number_back(&self.core);
+    }
+}
+
 impl Inner {
+    fn give_number_back(&mut self, core: &Core) {
+        if let (Some(number), true) = (self.number.take(), self.place.is_clean()) {
+            core.numbers.give_back(number);
+        }
+    }
+
     fn check_lease(&mut self) {
         if self.lease.as_ref().is_some_and(|lease| lease.loss().is_some()) {
             self.place.handle(Input::LeaseLost);

@@ -224,6 +224,10 @@ impl Departing for Departed {
         self.driver.seat.handle(Input::Left);
     }
 
+    fn unheard(&mut self) {
+        self.driver.seat.handle(Input::Unknown);
+    }
+
     fn see_off(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let driver = &mut self.driver;
@@ -318,7 +322,9 @@ impl Drop for Attempt {
         driver.until = None;
         let creates = |call: &Call| matches!(call.action, Action::Enter | Action::Try { .. });
         if !driver.call().as_ref().is_some_and(creates) {
-            *driver.call() = None;
+            if driver.call().take().is_some() {
+                driver.seat.handle(Input::Unknown);
+            }
             driver.seat.release(true);
             if matches!(driver.seat.lock().place.next(), Action::Stop(_)) {
                 return;

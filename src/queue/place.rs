@@ -13,10 +13,11 @@
 //!    is unsure about one voids it with the fence of its lease.
 //! 4. From `leave` on a place does nothing but remove its key.
 
+mod belief;
 mod state;
 mod words;
 
-use self::state::{Reach, Standing, State, Then, Way};
+use self::state::{Reach, State, Then, Way};
 pub(crate) use self::words::{Action, Elder, End, Input, Listing, Patience};
 use super::rule::Rule;
 pub(crate) use crate::name::{Key, Revision};
@@ -33,19 +34,23 @@ pub(crate) struct Place {
     lease: i64,
     /// A request that creates the key may still be travelling.
     unsure: bool,
+    /// Every request that writes the key was answered.
+    clean: bool,
     state: State,
 }
 
 impl Place {
     pub(crate) fn new(rule: Rule, patience: Patience) -> Self {
-        Self { rule, patience, key: Key::from([]), lease: 0, unsure: false, state: State::Outside }
+        Self { rule, patience, key: Key::from([]), lease: 0, unsure: false, clean: false, state: State::Outside }
     }
 
-    /// Gives it a key that was never used before, under a lease that stands.
+    /// Gives it a key that nobody used before, or whose last place was [clean](Self::is_clean) at its end; under a
+    /// lease that stands.
     pub(crate) fn seat(&mut self, key: Key, lease: i64) {
         assert!(matches!(self.state, State::Outside), "only a place without a key takes one");
         self.key = key;
         self.lease = lease;
+        self.clean = true;
         self.state = match self.patience {
             Patience::Wait => State::Entering,
             Patience::Try => State::Trying { left: TRIES, known: 0 },
@@ -76,12 +81,17 @@ impl Place {
     /// Whether it waits behind others whom it knows.
     pub(crate) fn is_behind(&self) -> bool {
         let State::Waiting(standing) = &self.state else { return false };
-        !self.rule.has_room(self.weight(&standing.elders))
+        !self.rule.has_room(self.rule.weigh_all(&standing.elders))
     }
 
     /// Whether a request that creates the key may still be travelling.
     pub(crate) fn is_unsure(&self) -> bool {
         self.unsure
+    }
+
+    /// Whether its key is gone, and nothing that still travels could create or delete it: another place may have it.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.clean && matches!(self.state, State::Outside | State::Gone(_))
     }
 
     /// How it ended, though its key may still have to go.
@@ -130,7 +140,11 @@ impl Place {
                     *way = Way::Plain;
                 }
             }
-            Input::Unknown => self.unsure |= matches!(self.state, State::Entering | State::Trying { .. }),
+            Input::Unknown => {
+                let creates = matches!(self.state, State::Entering | State::Trying { .. });
+                self.unsure |= creates;
+                self.clean &= !creates && !matches!(self.state, State::Leaving { .. });
+            }
             Input::Fenced => {}
             Input::Covered { key, from } => {
                 if self.watching().any(|watched| *watched == key)
@@ -170,144 +184,6 @@ impl Place {
         };
     }
 
-    fn limit(&self, reach: Reach, gone: usize) -> Option<usize> {
-        (reach == Reach::Window).then_some(self.rule.permits as usize + 1 + gone)
-    }
-
-    /// A look is due at once where a fact asks for it, and once all watches stand if something may have happened
-    /// before they did.
-    fn must_look(&self, standing: &Standing) -> bool {
-        standing.due.is_some()
-            || self.watching().all(|key| standing.covered.iter().any(|(covered, _)| covered == key))
-                && standing.covered.iter().any(|(_, from)| *from > standing.seen)
-    }
-
-    fn entered(&mut self, created: Revision, listing: Listing) {
-        let (Listing { revision: seen, mut elders, more, .. }, tried) = match self.state {
-            State::Entering => (listing, false),
-            State::Trying { .. } => (Listing { revision: listing.revision, ..Listing::default() }, true),
-            _ => return,
-        };
-        elders.retain(|elder| elder.created < created);
-        let mut standing = Standing {
-            created,
-            seen,
-            elders,
-            complete: !more,
-            gone: Vec::new(),
-            covered: Vec::new(),
-            due: None,
-            reach: Reach::Window,
-        };
-        if more {
-            // In key order, cut short: it proves nothing but the own key.
-            standing.elders.clear();
-            standing.due = Some(seen);
-        }
-        self.state = State::Waiting(standing);
-        self.judge();
-        assert!(!tried || self.held().is_some(), "a try that put its key holds");
-    }
-
-    /// Decides on a try by whom it would have to wait for.
-    fn consider(&mut self, listing: &Listing) {
-        let (State::Probing { left, .. } | State::Trying { left, .. }) = self.state else { return };
-        self.state = if !self.rule.has_room(self.weight(&listing.elders)) {
-            return self.depart(End::NotFree);
-        } else if listing.more {
-            State::Probing { left, reach: Reach::Everyone }
-        } else if left > 0 {
-            State::Trying { left: left - 1, known: listing.revision }
-        } else {
-            State::Entering
-        };
-    }
-
-    fn looked(&mut self, own: Option<Revision>, listing: Listing) {
-        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
-        if own != Some(standing.created) {
-            return self.key_gone();
-        }
-        let Listing { revision, mut elders, more, nested } = listing;
-        if more && nested && standing.reach == Reach::Window {
-            standing.reach = Reach::Everyone;
-            standing.due.get_or_insert(revision);
-            return;
-        }
-        standing.seen = standing.seen.max(revision);
-        standing.due = standing.due.filter(|due| *due > revision);
-        if let State::Waiting(standing) = &mut self.state {
-            standing.gone.retain(|(key, created)| elders.iter().any(|e| e.key == *key && e.created == *created));
-            elders.retain(|e| !standing.gone.iter().any(|(key, created)| e.key == *key && e.created == *created));
-            elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
-            standing.complete = !more && elders.len() <= self.rule.permits as usize;
-            elders.truncate(self.rule.permits as usize);
-            standing.elders = elders;
-            let own = &self.key;
-            let elders = &standing.elders;
-            standing.covered.retain(|(key, _)| key == own || elders.iter().any(|elder| elder.key == *key));
-            self.judge();
-        }
-    }
-
-    /// A deletion is a fact if it is later than the creation that was listed. Events of different watches have no
-    /// order among each other, so a key on the own lease may have gone together with the own key.
-    fn deleted(&mut self, key: &Key, at: Revision) {
-        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
-        if *key == self.key {
-            if at > standing.created {
-                self.key_gone();
-            }
-            return;
-        }
-        let Some(found) = standing.elders.iter().position(|elder| elder.key == *key && elder.created < at) else {
-            return;
-        };
-        let elder = standing.elders.remove(found);
-        standing.complete &= elder.lease != self.lease;
-        let own_is_covered = standing.covered.iter().any(|(key, from)| *key == self.key && *from <= standing.seen);
-        if !standing.complete || !own_is_covered {
-            standing.due = standing.due.max(Some(at));
-        }
-        standing.gone.push((elder.key, elder.created));
-        self.judge();
-    }
-
-    /// Whoever gives is gone, though its key still stands; an exclusive holder proves that all older are gone too.
-    fn handed(&mut self, key: &Key, created: Revision, exclusive: bool) {
-        let State::Waiting(standing) = &mut self.state else { return };
-        let Some(found) = standing.elders.iter().position(|elder| elder.key == *key && elder.created == created) else {
-            return;
-        };
-        standing.complete |= exclusive && standing.elders.len() == 1;
-        let elder = standing.elders.remove(found);
-        standing.gone.push((elder.key, elder.created));
-        if !standing.complete {
-            standing.due = standing.due.max(Some(standing.seen));
-        }
-        self.judge();
-    }
-
-    /// Whether it is its turn, by all that is known. While a look is due that is not enough: its own key may have
-    /// gone before those ahead of it did.
-    fn judge(&mut self) {
-        let State::Waiting(standing) = &mut self.state else { return };
-        let ahead = standing.elders.iter().fold(0u32, |sum, e| sum.saturating_add(self.rule.weigh(e.weight)));
-        if !self.rule.has_room(ahead) {
-            if self.patience != Patience::Wait {
-                self.depart(End::NotFree);
-            }
-        } else if !standing.complete {
-            standing.due.get_or_insert(standing.seen);
-        } else if standing.due.is_none()
-            && let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside)
-        {
-            standing.gone = Vec::new();
-            standing.covered.retain(|(key, _)| *key == self.key);
-            self.state = State::Holding(standing);
-        }
-    }
-
     fn left(&mut self) {
         let State::Leaving { then, way } = self.state else { return };
         if self.unsure && way == Way::Plain {
@@ -336,14 +212,11 @@ impl Place {
 
     fn lease_lost(&mut self) {
         self.unsure = false;
+        self.clean = false;
         self.state = match self.state {
             State::Holding(_) => State::Gone(End::LeaseLost),
             State::Leaving { then: Then::Stop(end), .. } | State::Gone(end) => State::Gone(end),
             _ => State::Outside,
         };
-    }
-
-    fn weight(&self, elders: &[Elder]) -> u32 {
-        elders.iter().fold(0, |sum, elder| sum.saturating_add(self.rule.weigh(elder.weight)))
     }
 }

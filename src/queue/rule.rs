@@ -3,6 +3,7 @@
 //! > List the `permits` newest live keys that I wait for and that are older than mine. Fewer than `permits`: I
 //! > hold. Otherwise wait until one of those vanishes, and look again.
 
+use super::place::Elder;
 use crate::name::Name;
 
 /// What a place stands for, as its key's value says.
@@ -55,6 +56,13 @@ impl Rule {
         self.until.is_empty() && self.permits == 1
     }
 
+    /// How many of the newest that it waits for a place keeps in view. Behind an exclusive holder it is one more than
+    /// has to go: when the older of the two goes, a look shows whether the other is the last, and its going is then
+    /// all that there is to wait for.
+    pub(crate) fn view(&self) -> usize {
+        self.permits as usize + usize::from(self.is_exclusive())
+    }
+
     /// Whether holds of this kind may be handed over in memory. Not an office: the leader that others read is
     /// the oldest key.
     pub(crate) fn hands_over(&self) -> bool {
@@ -64,6 +72,10 @@ impl Rule {
     /// The weight of an elder: a key that states none fills the queue.
     pub(crate) fn weigh(&self, stated: Option<u32>) -> u32 {
         stated.unwrap_or(self.permits)
+    }
+
+    pub(crate) fn weigh_all(&self, elders: &[Elder]) -> u32 {
+        elders.iter().fold(0, |sum, elder| sum.saturating_add(self.weigh(elder.weight)))
     }
 
     /// Whether there is room beside holders of weight `ahead`.

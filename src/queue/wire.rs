@@ -71,11 +71,11 @@ impl Sender {
         }
     }
 
-    /// One transaction puts the key if the fence stands and the key is absent; a try, only if no key in the
-    /// range is younger than `known` too. Either way it lists the range.
+    /// One transaction puts the key if the fence stands and the key is absent, and lists the range. A try puts it
+    /// only if no key in the range is younger than `known` too, and lists the range if there is one.
     async fn put(&mut self, known: Option<Revision>) -> Result<Reply, Error> {
         let (from, until) = self.rule.behind(&self.name);
-        let (range, options) = self.range(Some(self.rule.permits as usize + 1));
+        let (range, options) = self.range(Some(self.rule.view() + 1));
         let range = TxnOp::get(range, Some(options));
         let mut compares = vec![
             Compare::mod_revision(self.fence.key.as_str(), CompareOp::Equal, self.fence.revision),
@@ -87,15 +87,19 @@ impl Sender {
         let put = TxnOp::put(self.key.to_vec(), self.value.to_vec(), Some(PutOptions::new().with_lease(self.lease)));
         let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
         let fence = TxnOp::get(self.fence.key.as_str(), Some(GetOptions::new().with_keys_only()));
-        let txn = Txn::new().when(compares).and_then([put, range.clone()]).or_else([own, fence, range]);
-        let reply = self.kv.txn(txn).await?;
+        let (mut then, mut otherwise) = (vec![put], vec![own, fence]);
+        if known.is_some() { &mut otherwise } else { &mut then }.push(range);
+        let reply = self.kv.txn(Txn::new().when(compares).and_then(then).or_else(otherwise)).await?;
         let mut ranges = ranges(&reply).into_iter();
-        let mut next = || ranges.next().ok_or_else(|| malformed("a transaction"));
+        // What was not listed proves nothing.
+        let unlisted = || Listing { revision: revision(&reply), more: true, ..Listing::default() };
         if reply.succeeded() {
-            let listing = self.listing(&next()?);
+            let listing = ranges.next().map_or_else(unlisted, |range| self.listing(&range));
             return Ok(Input::Entered { created: revision(&reply), listing }.into());
         }
-        let (own, fence, listing) = (next()?, next()?, self.listing(&next()?));
+        let mut next = || ranges.next().ok_or_else(|| malformed("a transaction"));
+        let (own, fence) = (next()?, next()?);
+        let listing = ranges.next().map_or_else(unlisted, |range| self.listing(&range));
         let fence = fence.kvs().first().map_or(SeenFence::Missing, |kv| SeenFence::At(kv.mod_revision()));
         let input = match own.kvs().first() {
             Some(own) => Input::Entered { created: own.create_revision(), listing },

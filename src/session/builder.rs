@@ -128,6 +128,7 @@ impl SessionBuilder {
             phase: channel::Sender::new(Phase::Between { last: 0 }),
             health: channel::Sender::new(Health::Safe),
             hub: Hub::default(),
+            numbers: name::Numbers::default(),
             departures,
             renew_now: Notify::new(),
             runs: TaskTracker::new(),

@@ -14,7 +14,7 @@ use super::lease::{Lease, Revoker};
 use super::watch::Hub;
 use crate::error::{Error, Loss, Result, Verdict, verdict};
 use crate::etcd_client::{self, Client, KvClient, WatchClient};
-use crate::name;
+use crate::name::{self, Numbers};
 use crate::retry;
 
 /// What the tasks of a session share.
@@ -30,6 +30,7 @@ pub(crate) struct Core {
     pub(super) phase: channel::Sender<Phase>,
     pub(super) health: channel::Sender<Health>,
     pub(crate) hub: Hub,
+    pub(crate) numbers: Numbers,
     pub(super) departures: mpsc::UnboundedSender<Box<dyn Departing>>,
     /// Asks for a renewal at once: something happened that a revoked lease would explain.
     pub(super) renew_now: Notify,

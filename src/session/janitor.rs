@@ -27,6 +27,8 @@ pub(crate) trait Departing: Send {
     fn last_key(&mut self) -> Option<Key>;
     /// Its key was deleted.
     fn left(&mut self);
+    /// Its key may have been deleted, or may yet be.
+    fn unheard(&mut self);
     /// Does what is left to do until nothing is.
     fn see_off(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
@@ -89,6 +91,7 @@ async fn send(core: &Core, mut batch: Batch) {
         if core.call(kv.txn(Txn::new().and_then(deletes))).await.is_ok() {
             return batch.iter_mut().for_each(|departing| departing.left());
         }
+        batch.iter_mut().for_each(|departing| departing.unheard());
     }
     let mut alone: JoinSet<()> = batch.into_iter().map(Departing::see_off).collect();
     while alone.join_next().await.is_some() {}

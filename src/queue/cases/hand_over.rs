@@ -106,7 +106,7 @@ fn a_late_look_that_lists_the_giver_does_not_demote() {
 fn a_late_look_that_lists_the_giver_does_not_block() {
     let mut place = behind_several(Rule::MUTEX, neighbour("q/1-a", 5));
     place.handle(handed("q/1-a", 5, false));
-    assert_eq!(place.next(), Action::Look { limit: Some(3) });
+    assert_eq!(place.next(), Action::Look { limit: Some(4) });
     place.handle(looked(12, &[neighbour("q/1-a", 5)]));
     assert_eq!(place.held(), Some(CREATED));
 }

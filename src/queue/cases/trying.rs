@@ -28,7 +28,7 @@ fn a_try_that_meets_somebody_has_nothing_to_leave() {
 #[test]
 fn a_try_after_a_look_writes_nothing_where_there_is_no_room() {
     let mut place = seated(Rule::MUTEX, Patience::TryAfterLook);
-    assert_eq!(place.next(), Action::Probe { limit: Some(2) });
+    assert_eq!(place.next(), Action::Probe { limit: Some(3) });
     place.handle(Input::Probed(listing(10, &[elder("q/2-a", 5)])));
     assert_eq!(place.next(), Action::Stop(End::NotFree));
 }
@@ -125,7 +125,7 @@ fn a_try_under_a_lost_lease_begins_anew() {
     place.handle(Input::LeaseLost);
     assert_eq!(place.next(), Action::Seat);
     place.seat(key("q/3-c"), 3);
-    assert_eq!(place.next(), Action::Probe { limit: Some(2) });
+    assert_eq!(place.next(), Action::Probe { limit: Some(3) });
 }
 
 #[test]

@@ -33,10 +33,24 @@ fn a_deletion_does_not_complete_a_list() {
 #[test]
 fn an_elder_beyond_the_window_makes_the_list_incomplete() {
     let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
-    place.handle(looked(11, &[elder("q/3-a", 7), elder("q/2-a", 5)]));
+    place.handle(looked(11, &[elder("q/3-a", 7), elder("q/4-a", 6), elder("q/2-a", 5)]));
     cover(&mut place, 11);
     place.handle(deleted("q/3-a", 12));
     assert!(place.held().is_none() && is_look(&place));
+}
+
+/// The look that shows the last elder to be the last is made while that still holds.
+#[test]
+fn when_the_last_but_one_goes_a_look_spares_the_hand_off_its_own() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(looked(11, &[elder("q/3-a", 7), elder("q/4-a", 6), elder("q/2-a", 5)]));
+    cover(&mut place, 11);
+    place.handle(deleted("q/4-a", 12));
+    assert!(is_look(&place));
+    place.handle(looked(12, &[elder("q/3-a", 7)]));
+    assert_eq!(place.next(), Action::Wait);
+    place.handle(deleted("q/3-a", 13));
+    assert_eq!(place.held(), Some(CREATED));
 }
 
 /// A deletion of the own key could have been missed before its watch stood.
@@ -118,7 +132,7 @@ fn a_watch_that_stands_later_needs_one_look_once_all_do() {
     place.handle(Input::Covered { key: key("q/2-a"), from: 12 });
     assert_eq!(place.next(), Action::Wait, "the own watch is still to come");
     place.handle(Input::Covered { key: key(OWN), from: 13 });
-    assert_eq!(place.next(), Action::Look { limit: Some(2) });
+    assert_eq!(place.next(), Action::Look { limit: Some(3) });
     place.handle(looked(13, &[elder("q/2-a", 5)]));
     assert_eq!(place.next(), Action::Wait);
 }
@@ -206,8 +220,8 @@ fn a_permit_is_free_when_any_elder_goes() {
 #[test]
 fn the_newest_elders_are_the_ones_to_watch_whatever_their_order() {
     let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
-    place.handle(looked(11, &[elder("q/2-a", 5), elder("q/3-a", 7)]));
-    assert_eq!(watched(&place), [OWN, "q/3-a"]);
+    place.handle(looked(11, &[elder("q/2-a", 5), elder("q/3-a", 7), elder("q/4-a", 6)]));
+    assert_eq!(watched(&place), [OWN, "q/3-a", "q/4-a"]);
 }
 
 /// A lease can expire while its owner waits. The predecessor leaving must not let the owner in (etcd #16221), and

@@ -53,7 +53,7 @@ pub(super) struct Standing {
     pub(super) created: Revision,
     /// The revision of the last reply that showed its key.
     pub(super) seen: Revision,
-    /// The newest whom it waits for, at most `permits`, not known to be gone.
+    /// The newest whom it waits for, as far as its rule keeps them in view, not known to be gone.
     pub(super) elders: Vec<Elder>,
     /// There are no others.
     pub(super) complete: bool,

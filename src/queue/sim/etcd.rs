@@ -145,7 +145,7 @@ impl Etcd {
 
     pub(super) fn commit(&mut self, message: &Message) -> Reply {
         let Message { key, lease, rule, request } = message;
-        let window = Some(rule.permits as usize + 1);
+        let window = Some(rule.view() + 1);
         match request {
             Request::Enter { fence } => self.enter(message, *fence, None).unwrap_or_else(|| {
                 let created = self.put(key.clone(), *lease, stated_weight(*rule));
@@ -154,7 +154,7 @@ impl Etcd {
             }),
             Request::Try { fence, known } => self.enter(message, *fence, Some(*known)).unwrap_or_else(|| {
                 let created = self.put(key.clone(), *lease, stated_weight(*rule));
-                Reply::Seen(Input::Entered { created, listing: Listing::default() })
+                Reply::Seen(Input::Entered { created, listing: self.unlisted() })
             }),
             Request::Probe { limit } => {
                 Reply::Seen(Input::Probed(self.list(message, *limit, Order::Key, Revision::MAX)))
@@ -171,9 +171,10 @@ impl Etcd {
     /// The outcome of an `Enter` or a `Try` that puts nothing, if it puts nothing.
     fn enter(&self, message: &Message, fence: Revision, known: Option<Revision>) -> Option<Reply> {
         let Message { key, lease, rule, .. } = message;
-        let window = Some(rule.permits as usize + 1);
+        let window = Some(rule.view() + 1);
         if let Some(created) = self.created(key) {
-            let listing = self.list(message, window, Order::Key, Revision::MAX);
+            let listed = known.map(|_| self.list(message, window, Order::Key, Revision::MAX));
+            let listing = listed.unwrap_or_else(|| self.unlisted());
             return Some(Reply::Seen(Input::Entered { created, listing }));
         }
         let behind = self.is_behind(*rule);
@@ -202,6 +203,10 @@ impl Etcd {
         let moved = self.move_fence(lease);
         self.bury(doomed);
         Reply::Left { fence: Some(moved) }
+    }
+
+    fn unlisted(&self) -> Listing {
+        Listing { revision: self.revision, more: true, ..Listing::default() }
     }
 
     /// Lists as the server does, limit first, then strikes out what the wire layer strikes out.

@@ -10,14 +10,16 @@ use crate::queue::rule::{Kind, Rule};
 /// What the promises need to know of the past.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    /// Keys that an operator deleted.
-    pub(super) touched: Vec<Key>,
+    /// Keys that an operator deleted, as they were created.
+    pub(super) touched: Vec<(Key, Revision)>,
     /// Leases that an operator revoked.
     pub(super) revoked: Vec<Lease>,
     /// Keys of guards that were handed over in memory.
-    pub(super) given: Vec<Key>,
+    pub(super) given: Vec<(Key, Revision)>,
     /// Keys that are gone for good.
     retired: Vec<Key>,
+    /// Keys that are gone until another place has them.
+    free: Vec<Key>,
     last_token: Revision,
     pub(super) tally: Tally,
 }
@@ -69,7 +71,8 @@ impl World {
         }
         let rule = self.clients[c].task.rule;
         let when = died.map_or(self.etcd.revision, |died| died - 1);
-        let is_given = |kv: &Kv| rule.kind != Kind::Election && self.ledger.given.contains(&kv.key);
+        let is_given =
+            |kv: &Kv| rule.kind != Kind::Election && self.ledger.given.contains(&(kv.key.clone(), kv.created));
         let ahead = self.weight_ahead(rule, when, |kv| kv.created < created && !is_given(kv));
         // Events of one stream that keep their order tell of the own key first, and a void grant was true once.
         if !has_room(rule, ahead) && (died.is_none() || self.plan.ordered && by == Grant::ByEtcd) {
@@ -119,7 +122,8 @@ impl World {
 
     fn was_operated_on(&self, c: usize) -> bool {
         let client = &self.clients[c];
-        self.ledger.revoked.contains(&client.seated_under) || self.ledger.touched.contains(client.place.key())
+        let own = (client.place.key().clone(), client.created);
+        self.ledger.revoked.contains(&client.seated_under) || self.ledger.touched.contains(&own)
     }
 
     /// Promises 1 and 5, after every step.
@@ -139,7 +143,9 @@ impl World {
             }
         }
         match self.etcd.live.last() {
-            Some(kv) if self.ledger.retired.contains(&kv.key) => Err(format!("a ghost of {}", spell(&kv.key))),
+            Some(kv) if self.ledger.retired.contains(&kv.key) || self.ledger.free.contains(&kv.key) => {
+                Err(format!("a ghost of {}", spell(&kv.key)))
+            }
             _ => Ok(()),
         }
     }
@@ -226,14 +232,21 @@ impl World {
             .any(|when| !has_room(rule, self.weight_ahead(rule, when, |kv| kv.key != *client.place.key())))
     }
 
-    /// The key of a living lease is gone for good.
+    /// The key of a living lease is gone: for good, or until another place has it.
     pub(super) fn retire_key(&mut self, c: usize) -> Result<(), String> {
         let key = self.clients[c].place.key().clone();
         if self.etcd.created(&key).is_some() {
             return Err(format!("client {c} left {} behind", spell(&key)));
         }
-        self.ledger.retired.push(key);
+        let Ledger { retired, free, .. } = &mut self.ledger;
+        if self.clients[c].place.is_clean() { free } else { retired }.push(key);
         Ok(())
+    }
+
+    /// A key below `prefix` that another place is through with.
+    pub(super) fn free_key(&mut self, prefix: &str) -> Option<Key> {
+        let free = &mut self.ledger.free;
+        free.iter().position(|key| key.starts_with(prefix.as_bytes())).map(|found| free.swap_remove(found))
     }
 }
 

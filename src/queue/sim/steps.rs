@@ -69,7 +69,7 @@ impl World {
         }
         let (session, rule) = (self.clients[c].session, self.clients[c].task.rule);
         let lease = self.sessions[session].lease.expect("a lease to sit under");
-        let key = self.fresh_key(rule.lane, lease);
+        let key = self.key_under(rule.lane, lease);
         let client = &mut self.clients[c];
         client.lease = Some(lease);
         client.seated_under = lease;
@@ -209,7 +209,7 @@ impl World {
         if handing == Handing::Nobody || !rule.hands_over() || self.lost.contains(&lease) {
             return Ok(());
         }
-        self.ledger.given.push(key.clone());
+        self.ledger.given.push((key.clone(), created));
         let session = client.session;
         let handed = Input::Handed { key: key.clone(), created, lease, exclusive: rule.is_exclusive() };
         for neighbour in 0..self.clients.len() {

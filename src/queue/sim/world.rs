@@ -214,8 +214,9 @@ impl World {
             }
             Event::DeleteKey(c) => {
                 let key = self.clients[c].place.key().clone();
+                let created = self.etcd.created(&key).expect("a key to delete");
                 self.etcd.delete(|kv| kv.key == key);
-                self.ledger.touched.push(key);
+                self.ledger.touched.push((key, created));
             }
             Event::DeleteFence(s) => {
                 self.etcd.revision += 1;
@@ -324,8 +325,12 @@ impl World {
         });
     }
 
-    pub(super) fn fresh_key(&mut self, lane: &str, lease: Lease) -> Key {
-        self.keys += 1;
-        format!("{QUEUE}/{lane}{lease:x}-{:x}", self.keys).into_bytes().into()
+    /// A key to sit on, a used one rather than a new one.
+    pub(super) fn key_under(&mut self, lane: &str, lease: Lease) -> Key {
+        let prefix = format!("{QUEUE}/{lane}{lease:x}-");
+        self.free_key(&prefix).unwrap_or_else(|| {
+            self.keys += 1;
+            format!("{prefix}{:x}", self.keys).into_bytes().into()
+        })
     }
 }

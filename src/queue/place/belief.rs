@@ -1,0 +1,145 @@
+//! What a place makes of what it hears: whom it knows to be ahead, and whether it is its turn.
+
+use super::Place;
+use super::state::{Reach, Standing, State};
+use super::words::{Elder, End, Listing, Patience};
+use crate::name::{Key, Revision};
+
+impl Place {
+    pub(super) fn limit(&self, reach: Reach, gone: usize) -> Option<usize> {
+        (reach == Reach::Window).then_some(self.rule.view() + 1 + gone)
+    }
+
+    /// A look is due at once where a fact asks for it, and once all watches stand if something may have happened
+    /// before they did.
+    pub(super) fn must_look(&self, standing: &Standing) -> bool {
+        standing.due.is_some()
+            || self.watching().all(|key| standing.covered.iter().any(|(covered, _)| covered == key))
+                && standing.covered.iter().any(|(_, from)| *from > standing.seen)
+    }
+
+    pub(super) fn entered(&mut self, created: Revision, listing: Listing) {
+        let (Listing { revision: seen, mut elders, more, .. }, tried) = match self.state {
+            State::Entering => (listing, false),
+            State::Trying { .. } => (Listing { revision: listing.revision, ..Listing::default() }, true),
+            _ => return,
+        };
+        elders.retain(|elder| elder.created < created);
+        let mut standing = Standing {
+            created,
+            seen,
+            elders,
+            complete: !more,
+            gone: Vec::new(),
+            covered: Vec::new(),
+            due: None,
+            reach: Reach::Window,
+        };
+        if more {
+            // In key order, cut short: it proves nothing but the own key.
+            standing.elders.clear();
+            standing.due = Some(seen);
+        }
+        self.state = State::Waiting(standing);
+        self.judge();
+        assert!(!tried || self.held().is_some(), "a try that put its key holds");
+    }
+
+    /// Decides on a try by whom it would have to wait for.
+    pub(super) fn consider(&mut self, listing: &Listing) {
+        let (State::Probing { left, .. } | State::Trying { left, .. }) = self.state else { return };
+        self.state = if !self.rule.has_room(self.rule.weigh_all(&listing.elders)) {
+            return self.depart(End::NotFree);
+        } else if listing.more {
+            State::Probing { left, reach: Reach::Everyone }
+        } else if left > 0 {
+            State::Trying { left: left - 1, known: listing.revision }
+        } else {
+            State::Entering
+        };
+    }
+
+    pub(super) fn looked(&mut self, own: Option<Revision>, listing: Listing) {
+        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
+        if own != Some(standing.created) {
+            return self.key_gone();
+        }
+        let Listing { revision, mut elders, more, nested } = listing;
+        if more && nested && standing.reach == Reach::Window {
+            standing.reach = Reach::Everyone;
+            standing.due.get_or_insert(revision);
+            return;
+        }
+        standing.seen = standing.seen.max(revision);
+        standing.due = standing.due.filter(|due| *due > revision);
+        if let State::Waiting(standing) = &mut self.state {
+            standing.gone.retain(|(key, created)| elders.iter().any(|e| e.key == *key && e.created == *created));
+            elders.retain(|e| !standing.gone.iter().any(|(key, created)| e.key == *key && e.created == *created));
+            elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
+            standing.complete = !more && elders.len() <= self.rule.view();
+            elders.truncate(self.rule.view());
+            standing.elders = elders;
+            let own = &self.key;
+            let elders = &standing.elders;
+            standing.covered.retain(|(key, _)| key == own || elders.iter().any(|elder| elder.key == *key));
+            self.judge();
+        }
+    }
+
+    /// A deletion is a fact if it is later than the creation that was listed. Events of different watches have no
+    /// order among each other, so a key on the own lease may have gone together with the own key.
+    pub(super) fn deleted(&mut self, key: &Key, at: Revision) {
+        let (State::Waiting(standing) | State::Holding(standing)) = &mut self.state else { return };
+        if *key == self.key {
+            if at > standing.created {
+                self.key_gone();
+            }
+            return;
+        }
+        let Some(found) = standing.elders.iter().position(|elder| elder.key == *key && elder.created < at) else {
+            return;
+        };
+        let elder = standing.elders.remove(found);
+        standing.complete &= elder.lease != self.lease;
+        let own_is_covered = standing.covered.iter().any(|(key, from)| *key == self.key && *from <= standing.seen);
+        if !standing.complete || !own_is_covered {
+            standing.due = standing.due.max(Some(at));
+        }
+        standing.gone.push((elder.key, elder.created));
+        self.judge();
+    }
+
+    /// Whoever gives is gone, though its key still stands; an exclusive holder proves that all older are gone too.
+    pub(super) fn handed(&mut self, key: &Key, created: Revision, exclusive: bool) {
+        let State::Waiting(standing) = &mut self.state else { return };
+        if !standing.elders.iter().any(|elder| elder.key == *key && elder.created == created) {
+            return;
+        }
+        standing.complete |= exclusive;
+        let is_gone = |e: &mut Elder| e.created == created || exclusive && e.created < created;
+        standing.gone.extend(standing.elders.extract_if(.., is_gone).map(|elder| (elder.key, elder.created)));
+        if !standing.complete {
+            standing.due = standing.due.max(Some(standing.seen));
+        }
+        self.judge();
+    }
+
+    /// Whether it is its turn, by all that is known. While a look is due that is not enough: its own key may have
+    /// gone before those ahead of it did.
+    pub(super) fn judge(&mut self) {
+        let State::Waiting(standing) = &mut self.state else { return };
+        if !self.rule.has_room(self.rule.weigh_all(&standing.elders)) {
+            if self.patience != Patience::Wait {
+                self.depart(End::NotFree);
+            }
+        } else if !standing.complete {
+            standing.due.get_or_insert(standing.seen);
+        } else if standing.due.is_none()
+            && let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside)
+        {
+            standing.gone = Vec::new();
+            standing.covered.retain(|(key, _)| *key == self.key);
+            self.state = State::Holding(standing);
+        }
+    }
+}
