@@ -16,12 +16,16 @@ pub(crate) type Key = Arc<[u8]>;
 /// A revision of the etcd store.
 pub(crate) type Revision = i64;
 
+/// Below the namespace, where the keys are that no queue has. No lease in hex begins with `mark/`.
+const RESERVED: &str = "~session/";
+
 /// A name that passed the check, with the prefix under which its queue lives.
 #[derive(Debug)]
 pub(crate) struct Name {
     name: Box<str>,
     /// `<namespace><name>/`
     prefix: Box<str>,
+    mark_key: Box<str>,
 }
 
 impl Name {
@@ -33,7 +37,8 @@ impl Name {
         if name.starts_with('~') {
             return Err(invalid("a leading `~` is reserved"));
         }
-        Ok(Self { name: name.into(), prefix: format!("{namespace}{name}/").into() })
+        let mark_key = format!("{namespace}{RESERVED}mark/{name}").into();
+        Ok(Self { name: name.into(), prefix: format!("{namespace}{name}/").into(), mark_key })
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -42,6 +47,11 @@ impl Name {
 
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// The key that tells who held last, while the queue is deep.
+    pub(crate) fn mark_key(&self) -> &str {
+        &self.mark_key
     }
 
     /// The first key after every key of the queue.
@@ -107,7 +117,7 @@ pub(crate) fn check_namespace(namespace: &str) -> Result<()> {
 
 /// The key that voids the late writes of a lease when it is rewritten.
 pub(crate) fn fence_key(namespace: &str, lease: i64) -> String {
-    format!("{namespace}~session/{lease:x}")
+    format!("{namespace}{RESERVED}{lease:x}")
 }
 
 fn flaw(name: &str) -> Option<&'static str> {

@@ -226,6 +226,8 @@ impl Seat {
             rule: self.rule,
             key: inner.place.key().clone(),
             created: inner.place.created().unwrap_or(0),
+            view: if action == Action::Glance { inner.place.view() } else { Vec::new() },
+            mark: inner.place.mark(),
             value: self.value.clone(),
             lease: lease.id,
             fence: Fence {

@@ -31,7 +31,7 @@ fn elder(text: &str, created: Revision) -> Elder {
 
 /// A complete list.
 fn listing(revision: Revision, elders: &[Elder]) -> Listing {
-    Listing { revision, elders: elders.to_vec(), more: false, nested: false }
+    Listing { revision, elders: elders.to_vec(), ..Listing::default() }
 }
 
 /// A list that the limit cut short.

@@ -162,8 +162,8 @@ impl Driver {
     /// A key that cannot be deleted would keep its queue waiting for ever: after a TTL of refusals the session
     /// gives up its lease, and the key with it.
     fn refused_to_leave(&mut self, action: Action, lease: &Lease) {
-        if action == (Action::Leave { fence: true }) {
-            self.seat.handle(Input::FenceRefused);
+        if action == (Action::Leave { fence: true }) || self.seat.lock().place.mark().is_some() {
+            self.seat.handle(Input::PutRefused);
         }
         if self.refused.get_or_insert_with(Instant::now).elapsed() > lease.ttl {
             let name = self.seat.name.as_str();

@@ -36,12 +36,23 @@ pub(crate) struct Place {
     unsure: bool,
     /// Every request that writes the key was answered.
     clean: bool,
+    /// It held in a deep queue, under this token.
+    mark: Option<Revision>,
     state: State,
 }
 
 impl Place {
     pub(crate) fn new(rule: Rule, patience: Patience) -> Self {
-        Self { rule, patience, key: Key::from([]), lease: 0, unsure: false, clean: false, state: State::Outside }
+        Self {
+            rule,
+            patience,
+            key: Key::from([]),
+            lease: 0,
+            unsure: false,
+            clean: false,
+            mark: None,
+            state: State::Outside,
+        }
     }
 
     /// Gives it a key that nobody used before, or whose last place was [clean](Self::is_clean) at its end; under a
@@ -51,6 +62,7 @@ impl Place {
         self.key = key;
         self.lease = lease;
         self.clean = true;
+        self.mark = None;
         self.state = match self.patience {
             Patience::Wait => State::Entering,
             Patience::Try => State::Trying { left: TRIES, known: 0 },
@@ -94,6 +106,19 @@ impl Place {
         self.clean && matches!(self.state, State::Outside | State::Gone(_))
     }
 
+    /// What its release says to whoever comes next in a deep queue: the token of a hold that has ended. No older key
+    /// stands.
+    pub(crate) fn mark(&self) -> Option<Revision> {
+        let State::Leaving { way: Way::Fenced, .. } = self.state else { return None };
+        self.mark
+    }
+
+    /// The keys of the elders in view.
+    pub(crate) fn view(&self) -> Vec<Key> {
+        let State::Waiting(standing) = &self.state else { return Vec::new() };
+        standing.elders.iter().map(|elder| elder.key.clone()).collect()
+    }
+
     /// How it ended, though its key may still have to go.
     pub(crate) fn end(&self) -> Option<End> {
         match self.state {
@@ -119,6 +144,7 @@ impl Place {
             State::Entering => Action::Enter,
             State::Probing { reach, .. } => Action::Probe { limit: self.limit(*reach, 0) },
             State::Trying { known, .. } => Action::Try { known: *known },
+            State::Waiting(standing) if self.must_look(standing) && self.may_glance(standing) => Action::Glance,
             State::Waiting(standing) | State::Holding(standing) if self.must_look(standing) => {
                 Action::Look { limit: self.limit(standing.reach, standing.gone.len()) }
             }
@@ -134,8 +160,9 @@ impl Place {
             Input::Entered { created, listing } => self.entered(created, listing),
             Input::Occupied(listing) | Input::Probed(listing) => self.consider(&listing),
             Input::Looked { own, listing } => self.looked(own, listing),
+            Input::Glanced { own, revision, elders, mark } => self.glanced(own, revision, elders, mark),
             Input::Left => self.left(),
-            Input::FenceRefused => {
+            Input::PutRefused => {
                 if let State::Leaving { way, .. } = &mut self.state {
                     *way = Way::Plain;
                 }
@@ -176,6 +203,13 @@ impl Place {
     }
 
     fn depart(&mut self, end: End) {
+        if let State::Holding(standing) = &self.state
+            && standing.deep
+            && !standing.handed
+            && self.rule.is_exclusive()
+        {
+            self.mark = Some(standing.created);
+        }
         self.state = match self.state {
             State::Outside => State::Gone(end),
             State::Entering | State::Probing { .. } | State::Trying { .. } if !self.unsure => State::Gone(end),

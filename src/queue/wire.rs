@@ -10,6 +10,10 @@ use crate::etcd_client::{
 };
 use crate::name::{Key, Name};
 
+/// From this many keys on a queue is deep: there a list of it, sorted by the server, is dearer than two more keys
+/// read or written.
+const DEEP: i64 = 256;
+
 /// Whose requests these are.
 pub(crate) struct Sender {
     pub(crate) kv: KvClient,
@@ -18,6 +22,10 @@ pub(crate) struct Sender {
     pub(crate) key: Key,
     /// The key's create revision, once it is known.
     pub(crate) created: Revision,
+    /// The elders that a glance asks for.
+    pub(crate) view: Vec<Key>,
+    /// What a leave says to those who come next.
+    pub(crate) mark: Option<Revision>,
     pub(crate) value: Arc<[u8]>,
     pub(crate) lease: i64,
     pub(crate) fence: Fence,
@@ -62,8 +70,9 @@ impl Sender {
                 Ok(Input::Probed(self.listing(&reply)).into())
             }
             Action::Look { limit } => self.look(limit).await,
-            Action::Leave { fence: true } => self.leave_fenced().await,
-            Action::Leave { fence: false } => {
+            Action::Glance => self.glance().await,
+            Action::Leave { fence } if fence || self.mark.is_some() => self.leave(fence).await,
+            Action::Leave { .. } => {
                 let deleted = self.kv.delete(self.key.to_vec(), None).await?.deleted();
                 Ok(Reply { deleted, ..Input::Left.into() })
             }
@@ -125,17 +134,34 @@ impl Sender {
         Ok(Input::Looked { own, listing: self.listing(&listing) }.into())
     }
 
-    /// Rewrites the fence, which voids every put of this lease that is still travelling, and deletes the key.
-    async fn leave_fenced(&mut self) -> Result<Reply, Error> {
-        let options = PutOptions::new().with_lease(self.lease);
-        let fence = TxnOp::put(self.fence.key.as_str(), &*self.fence.value, Some(options));
-        let reply = self.kv.txn(Txn::new().and_then([fence, TxnOp::delete(self.key.to_vec(), None)])).await?;
+    /// The own key, the elders in view, and the mark, by their keys.
+    async fn glance(&mut self) -> Result<Reply, Error> {
+        let get = |key: &Key| TxnOp::get(key.to_vec(), Some(GetOptions::new().with_keys_only()));
+        let mut gets = vec![get(&self.key), TxnOp::get(self.name.mark_key(), None)];
+        gets.extend(self.view.iter().map(get));
+        let reply = self.kv.txn(Txn::new().and_then(gets)).await?;
+        let mut ranges = ranges(&reply).into_iter();
+        let (Some(own), Some(mark)) = (ranges.next(), ranges.next()) else { return Err(malformed("a glance")) };
+        let mark = mark.kvs().first().and_then(|kv| kv.value_str().ok()?.parse().ok());
+        let elders = ranges.flat_map(|range| range.kvs().first().map(elder)).collect();
+        let own = own.kvs().first().map(KeyValue::create_revision);
+        Ok(Input::Glanced { own, revision: revision(&reply), elders, mark }.into())
+    }
+
+    /// Deletes the key and sets the mark. With `fence`, rewrites the fence, which voids every put of this lease that is
+    /// still travelling.
+    async fn leave(&mut self, fence: bool) -> Result<Reply, Error> {
+        let options = || Some(PutOptions::new().with_lease(self.lease));
+        let mark = self.mark.map(|mark| TxnOp::put(self.name.mark_key(), mark.to_string(), options()));
+        let rewrite = || TxnOp::put(self.fence.key.as_str(), &*self.fence.value, options());
+        let ops = [TxnOp::delete(self.key.to_vec(), None)].into_iter().chain(mark).chain(fence.then(rewrite));
+        let reply = self.kv.txn(Txn::new().and_then(ops.collect::<Vec<_>>())).await?;
         let deleted = reply.op_responses().into_iter().map(|op| match op {
             TxnOpResponse::Delete(delete) => delete.deleted(),
             _ => 0,
         });
         let deleted = deleted.sum();
-        Ok(Reply { input: Input::Left, fence: Some(SeenFence::At(revision(&reply))), deleted })
+        Ok(Reply { input: Input::Left, fence: fence.then(|| SeenFence::At(revision(&reply))), deleted })
     }
 
     /// The range that the place waits for, in key order. Values are read only where they state weights.
@@ -158,6 +184,7 @@ impl Sender {
             elders: others().filter(|kv| self.name.is_direct(kv.key())).map(elder).collect(),
             more: reply.more(),
             nested: others().any(|kv| !self.name.is_direct(kv.key())),
+            deep: reply.count() >= DEEP,
         }
     }
 }

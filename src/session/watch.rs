@@ -21,6 +21,11 @@ pub(crate) use stream::run;
 /// The age at which a hold that did not wait gets a watch of its own key: a shorter critical section pays nothing.
 const OWN_WATCH_AGE: Duration = Duration::from_millis(100);
 
+/// How long a watch may outlive the need for it, and how many may at once: closing them never stands in the way of a
+/// hand-off.
+const LINGER: Duration = Duration::from_millis(100);
+const LINGERING: usize = 32;
+
 /// What a watcher hears.
 #[derive(Clone, Debug)]
 pub(crate) enum Notice {
@@ -67,6 +72,9 @@ struct State {
     ids: HashMap<i64, Key>,
     last_id: i64,
     requests: VecDeque<Request>,
+    /// The watches that nobody needs any more, and when they are closed.
+    surplus: Vec<i64>,
+    tidy_at: Option<Instant>,
     /// Holds that did not wait, in order of age.
     young: VecDeque<(Instant, Weak<dyn Watcher>)>,
     /// Watches the fence key of the session's lease, and keeps the stream open.
@@ -88,7 +96,6 @@ enum Request {
     Create(Key, i64),
     /// A second watch on the pulse's key, known to nobody but the probe.
     Probe(Key, i64),
-    Cancel(i64),
 }
 
 /// A watch that is told of up to a revision, and whom to tell.
@@ -129,8 +136,7 @@ impl Hub {
             let (id, sent) = (watch.id, watch.sent);
             state.watches.remove(key);
             state.ids.remove(&id);
-            if sent {
-                state.requests.push_back(Request::Cancel(id));
+            if sent && state.discard(id) {
                 drop(state);
                 self.wake.notify_one();
             }
@@ -169,8 +175,8 @@ impl Hub {
         let mut state = self.lock();
         let State { watches, requests, .. } = &mut *state;
         loop {
-            match requests.pop_front()? {
-                Request::Cancel(id) => return Some(Sending::Cancel(id)),
+            let Some(request) = requests.pop_front() else { return state.tidy().map(Sending::Cancel) };
+            match request {
                 Request::Probe(key, id) => return Some(Sending::Create { key, id, start: None }),
                 Request::Create(key, id) => match watches.get_mut(&key) {
                     Some(watch) if watch.id == id && !watch.sent => {
@@ -188,17 +194,22 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everyone who has come of age, and when the next one does.
+    /// Everyone who has come of age, and when there is something to do again.
     fn aged(&self) -> (Vec<Weak<dyn Watcher>>, Option<Instant>) {
         let mut state = self.lock();
         let now = Instant::now();
         let count = state.young.iter().take_while(|(at, _)| *at <= now).count();
-        (state.young.drain(..count).map(|(_, watcher)| watcher).collect(), state.young.front().map(|(at, _)| *at))
+        let aged = state.young.drain(..count).map(|(_, watcher)| watcher).collect();
+        // What is due and was not done waits for an answer.
+        let tidy_at = state.tidy_at.filter(|at| *at > now);
+        let next = state.young.front().map(|(at, _)| *at).into_iter().chain(tidy_at).min();
+        (aged, next)
     }
 
     /// Says that every watch is broken, and asks for each anew. Those that nobody asked for yet are among them.
     fn broken(&self) {
         let mut state = self.lock();
+        (state.surplus, state.tidy_at) = (Vec::new(), None);
         let State { watches, ids, last_id, requests, .. } = &mut *state;
         requests.clear();
         ids.clear();
@@ -230,6 +241,29 @@ impl State {
         self.last_id += 1;
         self.ids.insert(self.last_id, key.clone());
         self.last_id
+    }
+
+    /// Nobody needs this watch any more. Says whether the stream has to know when to close it.
+    fn discard(&mut self, id: i64) -> bool {
+        self.surplus.push(id);
+        match self.surplus.len() {
+            1 => self.tidy_at = Some(Instant::now() + LINGER),
+            LINGERING => self.tidy_at = Some(Instant::now()),
+            _ => return false,
+        }
+        true
+    }
+
+    /// The next watch to close, if it is time to.
+    fn tidy(&mut self) -> Option<i64> {
+        if self.tidy_at? > Instant::now() {
+            return None;
+        }
+        let id = self.surplus.pop();
+        if self.surplus.is_empty() {
+            self.tidy_at = None;
+        }
+        id
     }
 }
 

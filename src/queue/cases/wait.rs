@@ -201,7 +201,7 @@ fn an_own_key_of_another_revision_is_not_the_own_key() {
 fn nested_keys_that_fill_the_window_are_read_past() {
     let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
     cover(&mut place, 12);
-    let only_nested = Listing { revision: 12, elders: vec![], more: true, nested: true };
+    let only_nested = Listing { revision: 12, more: true, nested: true, ..Listing::default() };
     place.handle(Input::Looked { own: Some(CREATED), listing: only_nested });
     assert_eq!((place.held(), place.next()), (None, Action::Look { limit: None }));
     place.handle(looked(13, &[elder("q/2-a", 5)]));

@@ -19,7 +19,7 @@ impl Place {
     }
 
     pub(super) fn entered(&mut self, created: Revision, listing: Listing) {
-        let (Listing { revision: seen, mut elders, more, .. }, tried) = match self.state {
+        let (Listing { revision: seen, mut elders, more, deep, .. }, tried) = match self.state {
             State::Entering => (listing, false),
             State::Trying { .. } => (Listing { revision: listing.revision, ..Listing::default() }, true),
             _ => return,
@@ -34,6 +34,9 @@ impl Place {
             covered: Vec::new(),
             due: None,
             reach: Reach::Window,
+            deep,
+            glanced: false,
+            handed: false,
         };
         if more {
             // In key order, cut short: it proves nothing but the own key.
@@ -64,7 +67,9 @@ impl Place {
         if own != Some(standing.created) {
             return self.key_gone();
         }
-        let Listing { revision, mut elders, more, nested } = listing;
+        let Listing { revision, mut elders, more, nested, deep } = listing;
+        standing.deep |= deep;
+        standing.glanced = false;
         if more && nested && standing.reach == Reach::Window {
             standing.reach = Reach::Everyone;
             standing.due.get_or_insert(revision);
@@ -84,6 +89,35 @@ impl Place {
             standing.covered.retain(|(key, _)| key == own || elders.iter().any(|elder| elder.key == *key));
             self.judge();
         }
+    }
+
+    /// The elders in view are the newest, and no older ones will come. So it is enough to see which of them stand,
+    /// and what else may: nobody, if one of them held, which the mark says.
+    pub(super) fn may_glance(&self, standing: &Standing) -> bool {
+        let knows_some = !standing.elders.is_empty() || !standing.gone.is_empty();
+        standing.deep && !standing.glanced && self.rule.is_exclusive() && knows_some
+    }
+
+    pub(super) fn glanced(
+        &mut self,
+        own: Option<Revision>,
+        revision: Revision,
+        seen: Vec<Elder>,
+        mark: Option<Revision>,
+    ) {
+        let State::Waiting(standing) = &mut self.state else { return };
+        let known = standing.elders.iter().map(|elder| elder.created).chain(standing.gone.iter().map(|gone| gone.1));
+        let mark = known.into_iter().find(|created| Some(*created) == mark);
+        let stands = |elder: &Elder| seen.iter().any(|e| e.key == elder.key && e.created == elder.created);
+        let all_stand = standing.gone.is_empty() && standing.elders.iter().all(stands);
+        if own.is_some() && !standing.complete && mark.is_none() && !all_stand {
+            standing.glanced = true;
+            return;
+        }
+        let more = !standing.complete && mark.is_none();
+        let elders = standing.elders.iter().filter(|elder| Some(elder.created) > mark && stands(elder)).cloned();
+        let listing = Listing { revision, elders: elders.collect(), more, ..Listing::default() };
+        self.looked(own, listing);
     }
 
     /// A deletion is a fact if it is later than the creation that was listed. Events of different watches have no
@@ -115,6 +149,7 @@ impl Place {
         if !standing.elders.iter().any(|elder| elder.key == *key && elder.created == created) {
             return;
         }
+        standing.handed = true;
         standing.complete |= exclusive;
         let is_gone = |e: &mut Elder| e.created == created || exclusive && e.created < created;
         standing.gone.extend(standing.elders.extract_if(.., is_gone).map(|elder| (elder.key, elder.created)));

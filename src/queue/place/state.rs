@@ -64,4 +64,10 @@ pub(super) struct Standing {
     /// A look is due that shows this revision or a later one.
     pub(super) due: Option<Revision>,
     pub(super) reach: Reach,
+    /// The queue was deep when it was listed: glances are worth their while.
+    pub(super) deep: bool,
+    /// A glance did not suffice.
+    pub(super) glanced: bool,
+    /// An elder was handed over in memory: its key may outlive the hold.
+    pub(super) handed: bool,
 }

@@ -15,7 +15,10 @@ pub(crate) enum Action {
     Probe { limit: Option<usize> },
     /// Read its own key and list whom it waits for, newest first, older than its own key.
     Look { limit: Option<usize> },
-    /// Delete the key and, with `fence`, void every `Enter` and `Try` still travelling.
+    /// Read its own key, those of its elders in view, and the mark: all that a look need be where the queue is deep.
+    Glance,
+    /// Delete the key and, with `fence`, void every `Enter` and `Try` still travelling. Set the
+    /// [mark](super::Place::mark), if there is one.
     Leave { fence: bool },
     /// Nothing, until one of the keys that it watches changes.
     Wait,
@@ -51,12 +54,19 @@ pub(crate) enum Input {
         own: Option<Revision>,
         listing: Listing,
     },
+    /// What a glance found: of the elders in view, those that stand.
+    Glanced {
+        own: Option<Revision>,
+        revision: Revision,
+        elders: Vec<Elder>,
+        mark: Option<Revision>,
+    },
     /// The key does not exist any more.
     Left,
     /// The fence moved after the request was made; nothing was put.
     Fenced,
-    /// The fence may not be rewritten, for want of space or of permission; nothing was deleted.
-    FenceRefused,
+    /// Neither fence nor mark may be written, for want of space or of permission; nothing was deleted.
+    PutRefused,
     /// The outcome of the last request is unknown.
     Unknown,
     /// Deletions of `key` after `from` will be reported.
@@ -91,6 +101,8 @@ pub(crate) struct Listing {
     pub(crate) more: bool,
     /// Keys that are not direct children took up some of the limit.
     pub(crate) nested: bool,
+    /// So many stand in the queue that a list is dear.
+    pub(crate) deep: bool,
 }
 
 /// Somebody else's key in the queue.

@@ -112,7 +112,7 @@ impl Both {
         client.delete(format!("{QUEUE}/"), Some(DeleteOptions::new().with_prefix())).await.unwrap();
         let watch = client.watch(format!("{QUEUE}/"), Some(WatchOptions::new().with_prefix())).await.unwrap();
         let leases: Vec<i64> = LEASES.map(|lease| case * 100 + 1 + i64::try_from(lease).unwrap()).collect();
-        let mut model = Model::new();
+        let mut model = Model::new(usize::MAX);
         for lease in &leases {
             client.lease_grant(600, Some(LeaseGrantOptions::new().with_id(*lease))).await.unwrap();
             let options = PutOptions::new().with_lease(*lease);
@@ -154,7 +154,7 @@ impl Both {
             }
             Step::Leave { key, lease, rule, fence } => {
                 let keys = vec![Self::key(key, RULES[rule])];
-                let request = Request::Leave { keys, fence };
+                let request = Request::Leave { keys, fence, mark: None };
                 self.ask(key, lease, RULES[rule], request, Action::Leave { fence }, 0).await;
             }
             Step::Put { key, lease } => self.put(Self::key(key, Rule::MUTEX), lease).await,
@@ -214,6 +214,8 @@ impl Both {
             rule,
             key: key.clone(),
             created: self.model.created(&key).unwrap_or(0),
+            view: Vec::new(),
+            mark: None,
             value: Value::new("model", rule).to_bytes().into(),
             lease,
             fence: Fence { key: fence_key("", lease), value: "".into(), revision: fence },

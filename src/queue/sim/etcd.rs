@@ -32,7 +32,8 @@ pub(super) enum Request {
     Try { fence: Revision, known: Revision },
     Probe { limit: Option<usize> },
     Look { created: Revision, limit: Option<usize> },
-    Leave { keys: Vec<Key>, fence: bool },
+    Glance { view: Vec<Key> },
+    Leave { keys: Vec<Key>, fence: bool, mark: Option<Revision> },
 }
 
 /// What comes back.
@@ -46,7 +47,7 @@ pub(super) enum Reply {
     Left {
         fence: Option<Revision>,
     },
-    FenceRefused,
+    PutRefused,
     NoLease,
 }
 
@@ -66,14 +67,18 @@ pub(super) struct Etcd {
     pub(super) past: Vec<(Kv, Revision)>,
     dead: Vec<Lease>,
     pub(super) fences: Vec<(Lease, Revision)>,
-    /// Fence keys may not be written for now.
+    /// The mark, and the lease that it is on.
+    mark: Option<(Lease, Revision)>,
+    /// From how many keys on the queue counts as deep.
+    deep: usize,
+    /// Fence keys may not be written for now, nor the mark.
     pub(super) refuses_fences: bool,
     /// How many of `past` the watches were told of.
     pub(super) announced: usize,
 }
 
 impl Etcd {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(deep: usize) -> Self {
         Self {
             name: Name::new("", QUEUE).expect("a valid name"),
             revision: 1,
@@ -81,6 +86,8 @@ impl Etcd {
             past: Vec::new(),
             dead: Vec::new(),
             fences: Vec::new(),
+            mark: None,
+            deep,
             refuses_fences: false,
             announced: 0,
         }
@@ -119,6 +126,7 @@ impl Etcd {
     pub(super) fn expire(&mut self, lease: Lease) {
         self.dead.push(lease);
         self.fences.retain(|(owner, _)| *owner != lease);
+        self.mark = self.mark.filter(|(owner, _)| *owner != lease);
         self.delete(|kv| kv.lease == lease);
     }
 
@@ -164,7 +172,13 @@ impl Etcd {
                 let listing = self.list(message, *limit, Order::Newest, *created);
                 Reply::Seen(Input::Looked { own, listing })
             }
-            Request::Leave { keys, fence } => self.leave(*lease, keys, *fence),
+            Request::Glance { view } => Reply::Seen(Input::Glanced {
+                own: self.created(key),
+                revision: self.revision,
+                elders: view.iter().filter_map(|key| self.live.iter().find(|kv| kv.key == *key)).map(by_key).collect(),
+                mark: self.mark.map(|(_, mark)| mark),
+            }),
+            Request::Leave { keys, fence, mark } => self.leave(*lease, keys, *fence, *mark),
         }
     }
 
@@ -188,21 +202,24 @@ impl Etcd {
         }
     }
 
-    fn leave(&mut self, lease: Lease, keys: &[Key], fence: bool) -> Reply {
-        if fence && self.is_dead(lease) {
+    fn leave(&mut self, lease: Lease, keys: &[Key], fence: bool, mark: Option<Revision>) -> Reply {
+        let puts = fence || mark.is_some();
+        if puts && self.is_dead(lease) {
             return Reply::NoLease;
         }
-        if fence && self.refuses_fences {
-            return Reply::FenceRefused;
+        if puts && self.refuses_fences {
+            return Reply::PutRefused;
         }
         let doomed = |kv: &Kv| keys.contains(&kv.key);
-        if !fence {
+        if !puts {
             self.delete(doomed);
             return Reply::Left { fence: None };
         }
-        let moved = self.move_fence(lease);
+        self.mark = mark.map(|mark| (lease, mark)).or(self.mark);
+        let moved = fence.then(|| self.move_fence(lease));
+        self.revision += i64::from(!fence);
         self.bury(doomed);
-        Reply::Left { fence: Some(moved) }
+        Reply::Left { fence: moved }
     }
 
     fn unlisted(&self) -> Listing {
@@ -217,13 +234,19 @@ impl Etcd {
             Order::Key => found.sort_unstable_by(|a, b| a.key.cmp(&b.key)),
             Order::Newest => found.sort_unstable_by_key(|kv| std::cmp::Reverse(kv.created)),
         }
+        let deep = self.live.iter().filter(|kv| behind(&kv.key)).count() >= self.deep;
         let more = limit.is_some_and(|limit| found.len() > limit);
         found.truncate(limit.unwrap_or(usize::MAX));
         let nested = found.iter().any(|kv| !self.is_direct(&kv.key));
         found.retain(|kv| kv.key != message.key && self.is_direct(&kv.key));
         let elders = found.into_iter().map(|kv| elder(kv, message.rule)).collect();
-        Listing { revision: self.revision, elders, more, nested }
+        Listing { revision: self.revision, elders, more, nested, deep }
     }
+}
+
+/// Read by its key alone.
+fn by_key(kv: &Kv) -> Elder {
+    Elder { key: kv.key.clone(), created: kv.created, lease: kv.lease, weight: None }
 }
 
 /// Weights are read where there is more than one permit.

@@ -21,6 +21,8 @@ pub(super) struct Plan {
     /// How often each client wants it.
     pub(super) rounds: u8,
     pub(super) go_clients: usize,
+    /// From how many keys on the queue counts as deep.
+    pub(super) deep: usize,
     /// For how many steps things may go wrong.
     pub(super) chaos: usize,
     pub(super) faults: Faults,
@@ -106,6 +108,7 @@ const CALM: Plan = Plan {
     shared_by: 2,
     rounds: 2,
     go_clients: 0,
+    deep: 3,
     chaos: 250,
     faults: NONE,
     ordered: false,
@@ -114,6 +117,7 @@ const CALM: Plan = Plan {
 /// Every configuration that is run.
 pub(super) const PLANS: &[Plan] = &[
     CALM,
+    Plan { name: "mutex, shallow", deep: usize::MAX, faults: ROUGH, go_clients: 1, ..CALM },
     Plan { name: "mutex, rough", faults: ROUGH, go_clients: 2, ..CALM },
     Plan { name: "mutex, one session", faults: ROUGH, shared_by: 6, ..CALM },
     Plan { name: "mutex, operators", faults: OPERATED, go_clients: 1, ..CALM },

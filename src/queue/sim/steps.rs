@@ -23,7 +23,11 @@ impl World {
             Action::Try { known } => Request::Try { fence, known },
             Action::Probe { limit } => Request::Probe { limit },
             Action::Look { limit } => Request::Look { created: client.created, limit },
-            Action::Leave { fence } => Request::Leave { keys: vec![client.place.key().clone()], fence },
+            Action::Glance => Request::Glance { view: client.place.view() },
+            Action::Leave { fence } => {
+                let mark = client.place.mark();
+                Request::Leave { keys: vec![client.place.key().clone()], fence, mark }
+            }
         };
         let message = self.message(c, request);
         if let Request::Look { .. } = message.request {
@@ -58,7 +62,7 @@ impl World {
         for rider in riders {
             self.clients[*rider].riding = Some(*leader);
         }
-        let message = self.message(*leader, Request::Leave { keys, fence });
+        let message = self.message(*leader, Request::Leave { keys, fence, mark: None });
         self.clients[*leader].request = Some(Flight { message, reply: None, riders: riders.to_vec() });
     }
 
@@ -115,7 +119,7 @@ impl World {
                 }
                 Input::Left
             }
-            Reply::FenceRefused => Input::FenceRefused,
+            Reply::PutRefused => Input::PutRefused,
             Reply::NoLease => {
                 self.lose_lease(lease);
                 Input::LeaseLost
@@ -161,7 +165,7 @@ impl World {
         if self.is_bereft(c) {
             return self.lose_lease_of(c);
         }
-        if !matches!(input, Input::Looked { .. }) {
+        if !matches!(input, Input::Looked { .. } | Input::Glanced { .. }) {
             self.clients[c].told = Told::Something;
         }
         let place = &mut self.clients[c].place;

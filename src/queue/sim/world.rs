@@ -47,7 +47,7 @@ const NESTED_LEASE: Lease = 0x61;
 
 impl World {
     pub(super) fn new(plan: &'static Plan) -> Self {
-        let mut etcd = Etcd::new();
+        let mut etcd = Etcd::new(plan.deep);
         let sessions: Vec<_> = (0..plan.sessions()).map(|n| Session::open(&mut etcd, 0x100 + n as Lease)).collect();
         let clients = plan.tasks.iter().enumerate();
         let go = |n| GoClient { key: go_key(n).into_bytes().into(), stage: GoStage::Idle, rounds_left: 2 };
@@ -118,7 +118,7 @@ impl World {
             && match client.place.next() {
                 Action::Seat => session.lease.is_some(),
                 Action::Enter | Action::Try { .. } => client.is_idle() && session.fence != Fence::Missing,
-                Action::Probe { .. } | Action::Look { .. } | Action::Leave { .. } => client.is_idle(),
+                Action::Probe { .. } | Action::Look { .. } | Action::Glance | Action::Leave { .. } => client.is_idle(),
                 Action::Wait => false,
                 Action::Stop(_) => client.intent != Intent::Done,
             }

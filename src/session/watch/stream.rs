@@ -183,7 +183,7 @@ impl Stream {
                 && probe == id
             {
                 self.probe = Probe::Idle;
-                core.hub.lock().requests.push_back(Request::Cancel(id));
+                core.hub.lock().discard(id);
                 return if revision < floor { Err("a silent stream lags".to_owned()) } else { Ok(()) };
             }
             if let Some(Covered { key, from, watchers }) = core.hub.cover(id, revision) {
