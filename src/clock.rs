@@ -82,3 +82,40 @@ impl fmt::Debug for Deadline {
         write!(f, "Deadline(in {:?})", self.remaining())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn the_clock_keeps_pace_and_never_goes_back() {
+        const WHILE: Duration = Duration::from_millis(5);
+        let (first, start) = (Moment::now(), Instant::now());
+        let mut last = first;
+        while start.elapsed() < WHILE {
+            let now = Moment::now();
+            assert!(now >= last);
+            last = now;
+        }
+        assert!(Moment::now().since(first) >= WHILE);
+        assert_eq!(first.since(first + WHILE), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_moment_is_so_many_nanoseconds_after_boot() {
+        assert_eq!(Moment::from_nanos(7).as_nanos(), 7);
+    }
+
+    #[test]
+    fn a_deadline_passes_when_nothing_remains() {
+        let ahead = Deadline(Moment::now() + HOUR);
+        assert!(!ahead.has_passed() && ahead.remaining() > HOUR / 2);
+        let passed = Deadline(Moment::from_nanos(0));
+        assert!(passed.has_passed() && passed.remaining().is_zero());
+        assert_eq!(format!("{passed:?}"), "Deadline(in 0ns)");
+    }
+}

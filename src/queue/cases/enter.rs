@@ -24,7 +24,17 @@ fn an_enter_behind_an_elder_waits_and_watches_both_keys() {
     let place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
     assert_eq!((place.held(), place.next()), (None, Action::Wait));
     assert_eq!(watched(&place), [OWN, "q/2-a"]);
-    assert!(place.created().is_some());
+    assert_eq!((place.created(), place.is_behind()), (Some(CREATED), true));
+}
+
+/// Until it has looked nobody can say whether others are ahead.
+#[test]
+fn a_place_that_has_to_look_is_behind_nobody_yet() {
+    let mut place = entering(Rule::MUTEX);
+    assert_eq!((place.created(), place.is_behind()), (None, false));
+    place.handle(Input::Entered { created: 10, listing: cut(10, &[elder("q/2-a", 5)]) });
+    assert_eq!((place.created(), place.is_behind()), (Some(10), false));
+    assert!(!holding(Rule::MUTEX).is_behind());
 }
 
 /// The first keys in key order need not be the newest.

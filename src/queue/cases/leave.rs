@@ -24,10 +24,12 @@ fn a_place_without_a_request_behind_it_just_stops() {
 #[test]
 fn a_sure_place_leaves_without_a_fence() {
     for mut place in [holding(Rule::MUTEX), waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)])] {
+        assert_eq!((place.is_unsure(), place.end()), (false, None));
         place.leave();
         assert_eq!((place.held(), place.next()), (None, Action::Leave { fence: false }));
+        assert_eq!(place.end(), Some(End::Left), "though its key still has to go");
         place.handle(Input::Left);
-        assert_eq!(place.next(), Action::Stop(End::Left));
+        assert_eq!((place.next(), place.end()), (Action::Stop(End::Left), Some(End::Left)));
     }
 }
 
@@ -37,6 +39,7 @@ fn an_unsure_place_leaves_with_a_fence() {
     let mut entering = entering(Rule::MUTEX);
     entering.handle(Input::Unknown);
     for mut place in [entering, unsure(&[]), unsure(&[elder("q/2-a", 5)])] {
+        assert!(place.is_unsure());
         place.leave();
         assert_eq!(place.next(), Action::Leave { fence: true });
         place.handle(Input::Left);
@@ -79,7 +82,7 @@ fn a_refused_fence_deletes_plainly_and_fences_later() {
 fn an_unsure_waiter_whose_key_vanished_fences_before_it_enters_again() {
     let mut place = unsure(&[elder("q/2-a", 5)]);
     place.handle(deleted(OWN, 11));
-    assert_eq!(place.next(), Action::Leave { fence: true });
+    assert_eq!((place.next(), place.end()), (Action::Leave { fence: true }, None));
     place.handle(Input::Left);
     assert_eq!(place.next(), Action::Seat);
 }

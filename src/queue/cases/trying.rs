@@ -17,6 +17,14 @@ fn a_try_that_puts_its_key_holds() {
     assert_eq!(place.held(), Some(10));
 }
 
+#[test]
+fn a_try_whose_watch_stands_since_its_enter_needs_no_look() {
+    let mut place = seated(Rule::MUTEX, Patience::Try);
+    place.handle(Input::Entered { created: CREATED, listing: listing(CREATED, &[]) });
+    cover(&mut place, CREATED);
+    assert_eq!(place.next(), Action::Wait);
+}
+
 /// Go's `TryLock` enters the queue and leaves it again, and delays others meanwhile.
 #[test]
 fn a_try_that_meets_somebody_has_nothing_to_leave() {
