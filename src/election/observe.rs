@@ -83,6 +83,11 @@ fn step(mut state: State, event: Event) -> (Option<Observation>, State) {
 }
 
 impl State {
+    /// The revision from which a watch goes on, once anything is known.
+    fn resume(&self) -> Option<i64> {
+        self.told.is_some().then_some(self.revision + 1)
+    }
+
     fn present(&self) -> Observation {
         let leader = self.candidates.values().min_by_key(|candidate| candidate.token);
         leader.cloned().map_or(Observation::Vacant, Observation::Leader)
@@ -140,6 +145,19 @@ enum Break {
     Failed(Error),
 }
 
+impl Break {
+    /// Etcd has cancelled the watch; `compacted` is zero if it was not for that.
+    fn cancelled(reason: &str, compacted: i64) -> Self {
+        if compacted > 0 {
+            Self::Compacted
+        } else if reason.to_lowercase().contains("permission") {
+            Self::Failed(Error::told(code::PERMISSION_DENIED, reason))
+        } else {
+            Self::Broken(reason.to_owned())
+        }
+    }
+}
+
 impl From<Option<etcd_client::Error>> for Break {
     fn from(error: Option<etcd_client::Error>) -> Self {
         match error {
@@ -191,7 +209,7 @@ impl Observer {
 
     /// Follows one watch until it breaks.
     async fn follow(&mut self, afresh: bool) -> Break {
-        let resume = (self.state.told.is_some() && !afresh).then_some(self.state.revision + 1);
+        let resume = if afresh { None } else { self.state.resume() };
         let mut stream = match self.open(resume).await {
             Ok(stream) => stream,
             Err(why) => return why,
@@ -237,15 +255,7 @@ impl Observer {
 
     async fn hear(&mut self, response: &WatchResponse, resume: Option<i64>) -> Result<(), Break> {
         if response.canceled() {
-            let reason = response.cancel_reason();
-            return Err(if response.compact_revision() > 0 {
-                Break::Compacted
-            } else if reason.to_lowercase().contains("permission") {
-                let message = reason.to_owned();
-                Break::Failed(Error::Etcd { code: code::PERMISSION_DENIED, source: message.clone().into(), message })
-            } else {
-                Break::Broken(reason.to_owned())
-            });
+            return Err(Break::cancelled(response.cancel_reason(), response.compact_revision()));
         }
         if response.created() {
             // From now on everything is reported; what is there already is looked at.

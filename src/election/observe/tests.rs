@@ -88,3 +88,22 @@ fn a_look_after_a_compaction_skips_to_the_present() {
     let events = [everyone(5, &[(5, "a")]), everyone(90, &[(80, "z")])];
     assert_eq!(observe(events), [leads(5, "a"), leads(80, "z")]);
 }
+
+#[test]
+fn a_watch_goes_on_with_the_revision_after_the_last() {
+    assert_eq!(State::default().resume(), None);
+    let (_, state) = step(State::default(), everyone(5, &[]));
+    assert_eq!(state.resume(), Some(6));
+}
+
+/// What a consumer of the stream gets to hear, and what it does not.
+#[test]
+fn only_what_waiting_cannot_mend_ends_an_observer() {
+    let denied = "etcdserver: permission denied";
+    assert!(matches!(Break::cancelled(denied, 0), Break::Failed(Error::Etcd { code: code::PERMISSION_DENIED, .. })));
+    assert!(matches!(Break::cancelled("etcdserver: mvcc: required revision has been compacted", 7), Break::Compacted));
+    assert!(matches!(Break::cancelled("etcdserver: no leader", 0), Break::Broken(_)));
+    assert!(matches!(Break::from(Some(etcd_client::Error::InvalidArgs("no".into()))), Break::Failed(_)));
+    assert!(matches!(Break::from(Some(etcd_client::Error::WatchError("gone".into()))), Break::Broken(_)));
+    assert!(matches!(Break::from(None), Break::Broken(_)));
+}
