@@ -281,6 +281,35 @@ async fn an_observer_goes_on_over_a_restart_and_a_compaction() -> TestResult {
     .await
 }
 
+/// Whoever does not keep up is told of the present, and of no past that would fill the memory.
+#[tokio::test]
+async fn an_observer_that_does_not_keep_up_skips_to_the_present() -> TestResult {
+    on_etcd(async |world| {
+        let election = world.session().await?.election("e");
+        let term = election.campaign("first").await?;
+        let mut seen = election.observe().await?;
+        // One is seen, so that the others are changes to the observer, of which its backlog holds 1,024.
+        assert_eq!(next_leader(&mut seen).await, "first");
+        let mut client = world.client();
+        let last = 1_100;
+        for round in 0..=last {
+            client.put(term.key(), format!("{round}"), Some(PutOptions::new().with_ignore_lease())).await?;
+        }
+        let mut told = Vec::new();
+        while told.last() != Some(&last) {
+            told.push(next_leader(&mut seen).await.parse()?);
+        }
+        assert!(told.is_sorted_by(|earlier, later| earlier < later), "it went back: {told:?}");
+        term.proclaim("after").await?;
+        assert_eq!(next_leader(&mut seen).await, "after");
+        assert_eq!(format!("{seen:?}"), "Observations { .. }");
+        term.resign().await?;
+        drop(seen);
+        Ok(())
+    })
+    .await
+}
+
 /// What lies deeper belongs to another name, be it the oldest key.
 #[tokio::test]
 async fn a_nested_key_is_no_leader() -> TestResult {

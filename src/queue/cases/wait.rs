@@ -208,6 +208,31 @@ fn nested_keys_that_fill_the_window_are_read_past() {
     assert_eq!((place.held(), place.next()), (None, Action::Wait));
 }
 
+#[test]
+fn nested_keys_in_a_whole_list_are_no_reason_to_look_again() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Looked {
+        own: Some(CREATED),
+        listing: Listing { nested: true, ..listing(12, &[elder("q/2-a", 5)]) },
+    });
+    assert_eq!(place.next(), Action::Wait);
+}
+
+/// The limit of a look allows for whoever a late reply may still list, and for nobody else.
+#[test]
+fn who_is_gone_from_the_list_too_is_forgotten() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    cover(&mut place, CREATED);
+    for (text, next, at) in [("q/2-a", "q/3-a", 11), ("q/3-a", "q/4-a", 13)] {
+        place.handle(Input::Looked { own: Some(CREATED), listing: cut(at - 1, &[elder(text, 5)]) });
+        place.handle(deleted(text, at));
+        assert_eq!(place.next(), Action::Look { limit: Some(3) });
+        place.handle(Input::Looked { own: Some(CREATED), listing: cut(at, &[elder(next, 5)]) });
+        cover(&mut place, CREATED);
+        assert_eq!(place.next(), Action::Wait);
+    }
+}
+
 /// Of a semaphore's elders whichever goes makes room.
 #[test]
 fn a_permit_is_free_when_any_elder_goes() {
