@@ -174,11 +174,8 @@ impl Place {
             }
             Input::Fenced => {}
             Input::Covered { key, from } => {
-                if self.watching().any(|watched| *watched == key)
-                    && let State::Waiting(standing) | State::Holding(standing) = &mut self.state
-                {
-                    standing.covered.retain(|(covered, _)| *covered != key);
-                    standing.covered.push((key, from));
+                if let State::Waiting(standing) | State::Holding(standing) = &mut self.state {
+                    standing.covered.insert(key, from);
                 }
             }
             Input::Deleted { key, at } => self.deleted(&key, at),

@@ -1,5 +1,7 @@
 //! What a place makes of what it hears: whom it knows to be ahead, and whether it is its turn.
 
+use std::collections::BTreeMap;
+
 use super::Place;
 use super::state::{Reach, Standing, State};
 use super::words::{Elder, End, Listing, Patience};
@@ -13,9 +15,8 @@ impl Place {
     /// A look is due at once where a fact asks for it, and once all watches stand if something may have happened
     /// before they did.
     pub(super) fn must_look(&self, standing: &Standing) -> bool {
-        standing.due.is_some()
-            || self.watching().all(|key| standing.covered.iter().any(|(covered, _)| covered == key))
-                && standing.covered.iter().any(|(_, from)| *from > standing.seen)
+        let all_stand: Option<Vec<_>> = self.watching().map(|key| standing.covered.get(key)).collect();
+        standing.due.is_some() || all_stand.is_some_and(|since| since.into_iter().any(|from| *from > standing.seen))
     }
 
     pub(super) fn entered(&mut self, created: Revision, listing: Listing) {
@@ -25,25 +26,23 @@ impl Place {
             _ => return,
         };
         elders.retain(|elder| elder.created < created);
-        let mut standing = Standing {
+        if more {
+            // In key order, cut short: it proves nothing but the own key.
+            elders.clear();
+        }
+        self.state = State::Waiting(Standing {
             created,
             seen,
             elders,
             complete: !more,
             gone: Vec::new(),
-            covered: Vec::new(),
+            covered: BTreeMap::new(),
             due: None,
             reach: Reach::Window,
             deep,
             glanced: false,
             handed: false,
-        };
-        if more {
-            // In key order, cut short: it proves nothing but the own key.
-            standing.elders.clear();
-            standing.due = Some(seen);
-        }
-        self.state = State::Waiting(standing);
+        });
         self.judge();
         assert!(!tried || self.held().is_some(), "a try that put its key holds");
     }
@@ -84,9 +83,6 @@ impl Place {
             standing.complete = !more && elders.len() <= self.rule.view();
             elders.truncate(self.rule.view());
             standing.elders = elders;
-            let own = &self.key;
-            let elders = &standing.elders;
-            standing.covered.retain(|(key, _)| key == own || elders.iter().any(|elder| elder.key == *key));
             self.judge();
         }
     }
@@ -134,9 +130,8 @@ impl Place {
             return;
         };
         let elder = standing.elders.remove(found);
-        standing.complete &= elder.lease != self.lease;
-        let own_is_covered = standing.covered.iter().any(|(key, from)| *key == self.key && *from <= standing.seen);
-        if !standing.complete || !own_is_covered {
+        let own_is_covered = standing.covered.get(&self.key).is_some_and(|from| *from <= standing.seen);
+        if !standing.complete || !own_is_covered || elder.lease == self.lease {
             standing.due = standing.due.max(Some(at));
         }
         standing.gone.push((elder.key, elder.created));
@@ -153,9 +148,6 @@ impl Place {
         standing.complete |= exclusive;
         let is_gone = |e: &mut Elder| e.created == created || exclusive && e.created < created;
         standing.gone.extend(standing.elders.extract_if(.., is_gone).map(|elder| (elder.key, elder.created)));
-        if !standing.complete {
-            standing.due = standing.due.max(Some(standing.seen));
-        }
         self.judge();
     }
 
@@ -170,10 +162,8 @@ impl Place {
         } else if !standing.complete {
             standing.due.get_or_insert(standing.seen);
         } else if standing.due.is_none()
-            && let State::Waiting(mut standing) = std::mem::replace(&mut self.state, State::Outside)
+            && let State::Waiting(standing) = std::mem::replace(&mut self.state, State::Outside)
         {
-            standing.gone = Vec::new();
-            standing.covered.retain(|(key, _)| *key == self.key);
             self.state = State::Holding(standing);
         }
     }

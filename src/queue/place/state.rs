@@ -1,5 +1,7 @@
 //! Where a place stands, and what it knows there: plain data.
 
+use std::collections::BTreeMap;
+
 use super::{Elder, End};
 use crate::name::{Key, Revision};
 
@@ -59,8 +61,8 @@ pub(super) struct Standing {
     pub(super) complete: bool,
     /// Elders known to be gone, whom a late reply may still list.
     pub(super) gone: Vec<(Key, Revision)>,
-    /// The keys under watch, each with the revision after which its deletion will be reported.
-    pub(super) covered: Vec<(Key, Revision)>,
+    /// The keys that were put under watch, each with the revision after which its deletion will be reported.
+    pub(super) covered: BTreeMap<Key, Revision>,
     /// A look is due that shows this revision or a later one.
     pub(super) due: Option<Revision>,
     pub(super) reach: Reach,
