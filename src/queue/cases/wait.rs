@@ -226,7 +226,7 @@ fn who_is_gone_from_the_list_too_is_forgotten() {
     for (text, next, at) in [("q/2-a", "q/3-a", 11), ("q/3-a", "q/4-a", 13)] {
         place.handle(Input::Looked { own: Some(CREATED), listing: cut(at - 1, &[elder(text, 5)]) });
         place.handle(deleted(text, at));
-        assert_eq!(place.next(), Action::Look { limit: Some(3) });
+        assert_eq!(place.next(), Action::Look { limit: Some(4) });
         place.handle(Input::Looked { own: Some(CREATED), listing: cut(at, &[elder(next, 5)]) });
         cover(&mut place, CREATED);
         assert_eq!(place.next(), Action::Wait);
