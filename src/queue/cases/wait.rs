@@ -62,6 +62,16 @@ fn a_deletion_before_the_own_watch_stands_asks_for_a_look() {
     assert!(place.held().is_none() && is_look(&place));
 }
 
+/// The same between the reply that showed the own key and its watch.
+#[test]
+fn a_deletion_asks_for_a_look_if_the_own_watch_came_late() {
+    let mut place = entered_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Covered { key: key("q/2-a"), from: CREATED });
+    place.handle(Input::Covered { key: key(OWN), from: 12 });
+    place.handle(deleted("q/2-a", 13));
+    assert!(place.held().is_none() && is_look(&place));
+}
+
 /// Both keys may have gone with their lease, and events of different watches have no order.
 #[test]
 fn the_deletion_of_an_elder_on_the_own_lease_asks_for_a_look() {
