@@ -9,6 +9,7 @@ fn an_uncontended_enter_holds() {
     assert_eq!(place.next(), Action::Enter);
     place.handle(Input::Entered { created: 10, listing: listing(10, &[]) });
     assert_eq!((place.held(), place.next()), (Some(10), Action::Wait));
+    assert_eq!(place.key(), &key(OWN));
 }
 
 /// Keys are listed in key order: a younger one may be among them.
