@@ -41,18 +41,20 @@ pub async fn run(flags: &Election, connections: &Connections, report: &mut Repor
 struct Observed(Arc<Mutex<HashMap<Vec<u8>, Instant>>>);
 
 impl Observed {
-    async fn start(mut client: Client, name: &str) -> Result<Self> {
+    /// Without waiting for etcd, which does not answer before there is a leader.
+    fn start(mut client: Client, name: &str) -> Self {
         let observed = Self::default();
-        let seen = observed.clone();
-        let mut leaders = client.observe(name).await?;
+        let (name, seen) = (name.to_owned(), observed.clone());
         tokio::spawn(async move {
+            let mut leaders = client.observe(name).await?;
             while let Ok(Some(leader)) = leaders.message().await {
                 if let Some(kv) = leader.kv() {
                     seen.seen().entry(kv.value().to_vec()).or_insert_with(Instant::now);
                 }
             }
+            Ok::<_, anyhow::Error>(())
         });
-        Ok(observed)
+        observed
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Instant>> {
@@ -93,7 +95,7 @@ async fn hand_over(flags: &Election, connections: &Connections, report: &mut Rep
         stop: AtomicBool::new(false),
         measured: Mutex::default(),
     });
-    let observed = Observed::start(connections.client(flags.candidates), &shared.name).await?;
+    let observed = Observed::start(connections.client(flags.candidates), &shared.name);
     let mut candidates = JoinSet::new();
     for i in 0..flags.candidates {
         candidates.spawn(stand(connections.session(i).await?, i, shared.clone()));
@@ -183,7 +185,7 @@ async fn fail_over(
 ) -> Result<(Duration, Option<Duration>)> {
     sleep(Duration::from_millis(137) * u32::try_from(i)?).await;
     let name = unique("failover");
-    let observed = Observed::start(next.clone(), &name).await?;
+    let observed = Observed::start(next.clone(), &name);
     let mut old = EtcdSession::open(old, flags.failover_ttl).await?;
     let mut next = EtcdSession::open(next, flags.settings.ttl).await?;
     campaign(&mut old, &name, "old").await?;
