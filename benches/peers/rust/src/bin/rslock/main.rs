@@ -21,12 +21,12 @@ const PEER: Peer = Peer { name: "rslock", package: "rslock" };
 async fn main() -> ExitCode {
     tenure_peers::main(PEER, async |command, report| match command {
         Command::Uncontended(flags) => {
-            let (server, settings) = start(&flags.settings, report).await?;
+            let (server, settings) = start(&flags.settings, command.sessions(), report).await?;
             let flags = Uncontended { settings, ..flags.clone() };
             uncontended::run(&flags, Redlock::open(&server, flags.settings.ttl).await?, report).await
         }
         Command::Handoff(flags) => {
-            let (server, settings) = start(&flags.settings, report).await?;
+            let (server, settings) = start(&flags.settings, command.sessions(), report).await?;
             let flags = Handoff { settings, ..flags.clone() };
             let mut sessions = Vec::new();
             for _ in 0..flags.waiters {
@@ -39,10 +39,12 @@ async fn main() -> ExitCode {
     .await
 }
 
-async fn start(settings: &Settings, report: &mut Report) -> Result<(Server, Settings)> {
+async fn start(settings: &Settings, sessions: usize, report: &mut Report) -> Result<(Server, Settings)> {
     let server = Server::start().await?;
     server.describe(report).await?;
     report.set("ttl_s", settings.ttl);
+    // Of a connection each there is no choice.
+    report.set("clients", sessions);
     // There is no etcd to be watched, but there is a server.
     let settings = Settings { metrics: String::new(), etcd_pid: server.pid.to_string(), ..settings.clone() };
     Ok((server, settings))
