@@ -2,10 +2,9 @@
 //! history of all of them.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -46,23 +45,7 @@ struct Worker {
 
 impl Stage {
     pub(crate) async fn build(seed: u64, ttl: Duration) -> Result<Self> {
-        let between: Vec<Vec<Link>> = (0..MEMBERS).map(|_| (0..MEMBERS).map(|_| Link::new()).collect()).collect();
-        let cluster: Arc<OnceLock<Weak<Etcd>>> = Arc::default();
-        let started = Etcd::cluster_behind(MEMBERS, |peers| {
-            let fronts = peers.iter().enumerate().map(|(to, &peer)| {
-                let (listener, address) = proxy::listen()?;
-                let (links, cluster) = (between.clone(), cluster.clone());
-                tokio::spawn(proxy::serve(listener, peer, move |source| source_link(&links, to, &cluster, source)));
-                Ok(address)
-            });
-            fronts.collect()
-        });
-        let etcd = Arc::new(started.await?);
-        cluster.set(Arc::downgrade(&etcd)).expect("it is started once");
-        // Whose the first connections are was not known yet.
-        for link in between.iter().flatten() {
-            link.reset().await;
-        }
+        let (etcd, between) = proxy::cluster(MEMBERS).await?;
         let mut clients = Vec::new();
         let mut endpoints = Vec::new();
         for _ in 0..SLOTS {
@@ -200,13 +183,6 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-fn source_link(links: &[Vec<Link>], to: usize, cluster: &OnceLock<Weak<Etcd>>, source: SocketAddr) -> Link {
-    let etcd = cluster.get().and_then(Weak::upgrade);
-    let from = etcd.and_then(|etcd| proxy::owner(source.port(), (0..MEMBERS).map(|member| etcd.pid(member))));
-    // Of one that is not known, the link from the member to itself, which is cut with all that lead there.
-    links[from.unwrap_or(to)][to].clone()
 }
 
 impl Worker {

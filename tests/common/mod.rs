@@ -2,6 +2,8 @@
 //! check that nothing is left when a test is over.
 #![allow(dead_code, reason = "each file uses a part of it")]
 
+pub(crate) mod proxy;
+
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use tenure::etcd_client::{Client, GetOptions};
 use tenure::testing::{Error, Etcd};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use self::proxy::Link;
 
 pub(crate) type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -51,6 +56,30 @@ pub(crate) async fn on(
     Ok(())
 }
 
+/// A way to an etcd of one member that can be disturbed.
+pub(crate) struct Detour {
+    pub(crate) link: Link,
+    pub(crate) endpoint: String,
+    serving: AbortHandle,
+}
+
+impl Detour {
+    pub(crate) async fn client(&self) -> Result<Client, etcd_client::Error> {
+        Client::connect([&self.endpoint], Some(tenure::connect_options())).await
+    }
+
+    /// A session that needs no renewal during the test.
+    pub(crate) async fn session(&self) -> TestResult<Session> {
+        Ok(Session::builder(self.client().await?).ttl(LONG).open().await?)
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
 }
@@ -64,6 +93,13 @@ impl World {
     /// A session that needs no renewal during the test, on a client of its own.
     pub(crate) async fn session(&self) -> tenure::Result<Session> {
         self.etcd.session(LONG).await
+    }
+
+    pub(crate) fn detour(&self) -> TestResult<Detour> {
+        let (link, (listener, address)) = (Link::new(), proxy::listen()?);
+        let (member, over) = (self.etcd.endpoints()[0].parse()?, link.clone());
+        let serving = tokio::spawn(proxy::serve(listener, member, move |_| over.clone())).abort_handle();
+        Ok(Detour { link, endpoint: address.to_string(), serving })
     }
 
     /// All keys that begin with `prefix`, in key order.

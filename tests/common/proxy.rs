@@ -1,10 +1,12 @@
 //! Loopback proxies: every connection runs over a link, and what a link does can be changed at any time.
+#![allow(dead_code, reason = "each of its users needs a part of it")]
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use tenure::testing::{self, Etcd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -18,6 +20,8 @@ pub(crate) enum Mode {
     Slow(Duration),
     /// Nothing arrives, and no connection breaks.
     Freeze,
+    /// What is asked arrives, and the answers do not, until this ends.
+    FreezeAnswers,
     /// All connections break, and no new one is made.
     Cut,
 }
@@ -79,8 +83,8 @@ async fn carry(client: TcpStream, target: SocketAddr, link: Link) {
         let (there, back) = (link.0.subscribe(), link.0.subscribe());
         // Whoever closes one direction closes both, as etcd and its clients do.
         tokio::select! {
-            _ = pump(from_client, to_server, there) => {}
-            _ = pump(from_server, to_client, back) => {}
+            _ = pump(from_client, to_server, there, &[Mode::Freeze, Mode::Cut]) => {}
+            _ = pump(from_server, to_client, back, &[Mode::Freeze, Mode::FreezeAnswers, Mode::Cut]) => {}
         }
     };
     tokio::select! {
@@ -93,6 +97,7 @@ async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut modes: watch::Receiver<Mode>,
+    freezing: &[Mode],
 ) -> io::Result<()> {
     let mut buffer = [0; CHUNK];
     loop {
@@ -100,7 +105,7 @@ async fn pump(
         if read == 0 {
             return Ok(());
         }
-        let mode = *modes.wait_for(|mode| *mode != Mode::Freeze).await.map_err(io::Error::other)?;
+        let mode = *modes.wait_for(|mode| !freezing.contains(mode)).await.map_err(io::Error::other)?;
         if let Mode::Slow(delay) = mode {
             sleep(delay).await;
         }
@@ -108,9 +113,38 @@ async fn pump(
     }
 }
 
+/// A cluster whose members reach each other over links: the one `from` a member `to` another is `links[from][to]`.
+pub(crate) async fn cluster(members: usize) -> testing::Result<(Arc<Etcd>, Vec<Vec<Link>>)> {
+    let links: Vec<Vec<Link>> = (0..members).map(|_| (0..members).map(|_| Link::new()).collect()).collect();
+    let cluster: Arc<OnceLock<Weak<Etcd>>> = Arc::default();
+    let started = Etcd::cluster_behind(members, |peers| {
+        let fronts = peers.iter().enumerate().map(|(to, &peer)| {
+            let (listener, address) = listen()?;
+            let (links, cluster) = (links.clone(), cluster.clone());
+            tokio::spawn(serve(listener, peer, move |source| source_link(&links, to, &cluster, source)));
+            Ok(address)
+        });
+        fronts.collect()
+    });
+    let etcd = Arc::new(started.await?);
+    cluster.set(Arc::downgrade(&etcd)).expect("it is started once");
+    // Whose the first connections are was not known yet.
+    for link in links.iter().flatten() {
+        link.reset().await;
+    }
+    Ok((etcd, links))
+}
+
+fn source_link(links: &[Vec<Link>], to: usize, cluster: &OnceLock<Weak<Etcd>>, source: SocketAddr) -> Link {
+    let etcd = cluster.get().and_then(Weak::upgrade);
+    let from = etcd.and_then(|etcd| owner(source.port(), (0..links.len()).map(|member| etcd.pid(member))));
+    // Of one that is not known, the link from the member to itself, which is cut with all that lead there.
+    links[from.unwrap_or(to)][to].clone()
+}
+
 /// Which of these processes has the connection that comes from this port of this machine: `None` where the system
 /// does not tell.
-pub(crate) fn owner(port: u16, processes: impl IntoIterator<Item = Option<u32>>) -> Option<usize> {
+fn owner(port: u16, processes: impl IntoIterator<Item = Option<u32>>) -> Option<usize> {
     let local = format!(":{port:04X}");
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let socket = table.lines().skip(1).find_map(|line| {
