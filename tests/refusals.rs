@@ -6,10 +6,14 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{LONG, TestResult, World, on, on_etcd, soon, until};
-use tenure::etcd_client::{self, Client, Permission, PermissionType};
+use common::proxy::Mode;
+use common::{ByHand, Detour, Drops, LONG, Progress, TestResult, World, equals, on, on_etcd, soon, until};
+use tenure::etcd_client::{
+    self, AlarmAction, AlarmType, Client, ConnectOptions, GetOptions, Permission, PermissionType, Txn, TxnOp,
+};
 use tenure::testing::Etcd;
-use tenure::{Error, Session};
+use tenure::{Error, Guard, Session};
+use tokio::task::{JoinHandle, JoinSet};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// gRPC's codes.
@@ -171,6 +175,35 @@ async fn client_as(world: &World, user: &str, password: &str) -> Result<Client, 
     Client::connect(world.etcd.endpoints(), Some(options)).await
 }
 
+async fn session_as(world: &World, user: &str) -> TestResult<Session> {
+    Ok(Session::builder(client_as(world, user, user).await?).ttl(LONG).open().await?)
+}
+
+/// A session of `user` over a link that can be cut.
+async fn session_over(detour: &Detour) -> TestResult<Session> {
+    let options = tenure::connect_options().with_user("user", "user");
+    let client = Client::connect([&detour.endpoint], Some(options)).await?;
+    Ok(Session::builder(client).ttl(LONG).open().await?)
+}
+
+/// Leaves `role` with this permission below `prefix`.
+async fn permit(world: &World, permission: PermissionType, prefix: &str) -> TestResult {
+    let mut client = client_as(world, "root", "root").await?;
+    let permission = Permission::new(permission, prefix).with_prefix();
+    client.role_grant_permission("role", permission).await?;
+    Ok(())
+}
+
+/// One who waits for what another holds.
+async fn wait_behind(holding: &Session, waiting: &Session, name: &str) -> TestResult<(Guard, Waiting)> {
+    let (guard, mutex) = (holding.mutex(name).lock().await?, waiting.mutex(name));
+    let next = tokio::spawn(async move { mutex.lock().await });
+    until("it queues", async || holding.mutex(name).queue().await.is_ok_and(|queue| queue.len() == 2)).await;
+    Ok((guard, next))
+}
+
+type Waiting = JoinHandle<tenure::Result<Guard>>;
+
 /// Ends it, so that the end of the test can look at everything.
 async fn disable_auth(world: &World) -> TestResult {
     client_as(world, "root", "root").await?.auth_disable().await?;
@@ -288,4 +321,180 @@ async fn where_nobody_answers_the_error_comes_within_the_time_limit() -> TestRes
         assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
     }
     Ok(())
+}
+
+/// Takes every token of `user` away, as if all had expired.
+async fn expire_tokens(world: &World) -> TestResult {
+    client_as(world, "root", "root").await?.user_change_password("user", "user").await?;
+    Ok(())
+}
+
+/// A stream lives longer than the token with which it was opened. (Some versions of etcd call what is asked on it
+/// from then on a missing permission.)
+#[tokio::test]
+async fn a_wait_begun_on_a_stream_whose_token_has_expired_is_granted() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let (holding, waiting) = (session_as(world, "root").await?, session_as(world, "user").await?);
+        until("the streams stand", async || world.watches().await == 2.0).await;
+        expire_tokens(world).await?;
+        let (guard, next) = wait_behind(&holding, &waiting, "ours/name").await?;
+        guard.unlock().await?;
+        soon("it is granted", next).await??.unlock().await?;
+        drop((holding, waiting));
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// A client that does not renew its token by itself is served like any other.
+#[tokio::test]
+async fn a_hold_is_verified_and_used_with_an_expired_token() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let options = ConnectOptions::new().with_user("user", "user");
+        let client = Client::connect(world.etcd.endpoints(), Some(options)).await?;
+        let session = Session::builder(client).ttl(LONG).open().await?;
+        let guard = session.mutex("ours/name").lock().await?;
+        expire_tokens(world).await?;
+        guard.verify().await?;
+        expire_tokens(world).await?;
+        guard.txn(Txn::new().and_then([TxnOp::put("ours/value", "value", None)])).await?;
+        expire_tokens(world).await?;
+        let found = client_as(world, "root", "root").await?.get("ours/value", None).await?;
+        assert_eq!(found.kvs()[0].version(), 1, "it was applied more than once");
+        guard.txn(Txn::new().and_then([TxnOp::delete("ours/value", None)])).await?;
+        guard.unlock().await?;
+        drop(session);
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// The session's own watch, of its fence key, is a convenience: those who wait do without it.
+#[tokio::test]
+async fn a_fence_key_that_may_not_be_read_any_more_costs_no_wait() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let (detour, holding) = (world.detour()?, session_as(world, "root").await?);
+        let waiting = session_over(&detour).await?;
+        let (guard, next) = wait_behind(&holding, &waiting, "ours/name").await?;
+        permit(world, PermissionType::Write, "~session/").await?;
+        // All watches are asked for again.
+        detour.link.reset().await;
+        guard.unlock().await?;
+        soon("it is granted", next).await??.unlock().await?;
+        drop((holding, waiting));
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// Whoever may not read a queue any more is told so, and nobody else of the session is.
+#[tokio::test]
+async fn a_wait_that_may_not_be_watched_any_more_costs_no_other() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        permit(world, PermissionType::Readwrite, "theirs/").await?;
+        let (detour, holding) = (world.detour()?, session_as(world, "root").await?);
+        let waiting = session_over(&detour).await?;
+        let (ours, next_of_ours) = wait_behind(&holding, &waiting, "ours/name").await?;
+        let (theirs, next_of_theirs) = wait_behind(&holding, &waiting, "theirs/name").await?;
+        permit(world, PermissionType::Write, "theirs/").await?;
+        detour.link.reset().await;
+        let error = soon("an answer", next_of_theirs).await?.unwrap_err();
+        assert!(matches!(error, Error::Etcd { code: PERMISSION_DENIED, .. }), "{error:?}");
+        ours.unlock().await?;
+        soon("it is granted", next_of_ours).await??.unlock().await?;
+        theirs.unlock().await?;
+        drop((holding, waiting));
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// etcd does not answer for a watch that it refused and that was given up meanwhile: nobody waits for that answer.
+#[tokio::test]
+async fn watches_given_up_before_they_are_refused_leave_room_for_others() -> TestResult {
+    on_etcd(async |world: &World| {
+        enable_auth(world).await?;
+        let (holding, session) = (session_as(world, "root").await?, session_as(world, "user").await?);
+        let root = client_as(world, "root", "root").await?;
+        let permit = async |permission| {
+            let permission = Permission::new(permission, "theirs/").with_prefix();
+            root.auth_client().role_grant_permission("role", permission).await
+        };
+        // Fewer than may be unanswered at once, so that they are given up aloud, and more.
+        for count in [16, 16, 16, 16, 16, 16, 48, 48] {
+            permit(PermissionType::Readwrite).await?;
+            let mut locking = JoinSet::new();
+            for n in 0..count {
+                let mutex = session.mutex(format!("theirs/{n}").as_str());
+                locking.spawn(async move { mutex.lock().await });
+            }
+            let guards = locking.join_all().await;
+            // Before the first of them is 100 ms old, and watched.
+            permit(PermissionType::Write).await?;
+            world.etcd.pause(0)?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop(guards);
+            // What this thread has to do is done: all that is asked for now waits for etcd.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.etcd.resume(0)?;
+            let left = GetOptions::new().with_prefix().with_count_only();
+            let count = async || root.kv_client().get("theirs/", Some(left.clone())).await.map(|found| found.count());
+            until("all are released", async || count().await.is_ok_and(|count| count == 0)).await;
+        }
+        let (guard, next) = wait_behind(&holding, &session, "ours/name").await?;
+        guard.unlock().await?;
+        soon("it is granted", next).await??.unlock().await?;
+        drop((holding, session));
+        disable_auth(world).await
+    })
+    .await
+}
+
+/// Where there is no space the key goes at once. A request that may still be on its way is voided when there is some
+/// again, though its place left together with others of its queue.
+#[tokio::test]
+async fn a_place_that_could_not_fence_fences_later() -> TestResult {
+    on_etcd(async |world: &World| {
+        let _ =
+            tracing_subscriber::fmt().with_ansi(false).with_env_filter("tenure=debug").with_test_writer().try_init();
+        let detour = world.detour()?;
+        let session = detour.session().await?;
+        let mutex = session.mutex("name");
+        let fence_key = world.keys("~session/").await.remove(0);
+        let fence = async || {
+            let found = world.client().get(fence_key.as_str(), None).await.expect("etcd answers");
+            found.kvs()[0].mod_revision()
+        };
+        let space = async |action| world.client().alarm(action, AlarmType::Nospace, None).await;
+        for polls in 1.. {
+            equals("watches", 1.0, async || world.watches().await).await;
+            // An enter that is not heard of at first.
+            detour.link.set(Mode::FreezeAnswers);
+            let locking = mutex.clone();
+            let locking = tokio::spawn(async move { locking.lock().await });
+            until("the key", async || world.keys("name/").await.len() == 1).await;
+            detour.link.reset().await;
+            let guard = soon("the lock", locking).await??;
+            let ticket = mutex.enqueue().await?;
+            let before = fence().await;
+            space(AlarmAction::Activate).await?;
+            let mut unlocking = ByHand::new(guard.unlock());
+            let progress = unlocking.poll(polls, Drops::AtOnce).await;
+            drop((unlocking, ticket));
+            equals("keys", 0, async || world.keys("name/").await.len()).await;
+            assert_eq!(fence().await, before, "there was space");
+            space(AlarmAction::Deactivate).await?;
+            until("the fence", async || fence().await > before).await;
+            if let Progress::Ready(unlocked) = progress {
+                unlocked?;
+                break;
+            }
+        }
+        Ok(())
+    })
+    .await
 }

@@ -2,10 +2,13 @@
 //!
 //! 1. It is drained by one task that waits for nobody, and at most 32 requests are unanswered on it.
 //! 2. One that is silent for a TTL is asked whether it keeps up with the cluster, and given up if it does not.
+//! 3. A watch that etcd refuses costs nobody but those who asked for it. A missing permission is believed with a
+//!    fresh token alone: etcd before 3.5.5 and 3.4.20 says the same of a token that has expired.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -23,6 +26,9 @@ use crate::session::core::Vital;
 /// 12,000 small unread frames.
 const UNANSWERED: usize = 32;
 
+/// How long a token that was just fetched is sure to be valid.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Keeps the stream until the session closes.
 pub(crate) async fn run(core: Arc<Core>) {
     let _vital = Vital(&core);
@@ -34,9 +40,10 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 async fn keep(core: &Core) {
     let mut delays = retry::delays();
+    let mut fresh_until = Instant::now();
     loop {
         core.hub.broken();
-        match open(core).await {
+        match open(core, fresh_until).await {
             Ok(mut stream) => {
                 let opened = Instant::now();
                 let why = stream.serve(core).await;
@@ -44,13 +51,17 @@ async fn keep(core: &Core) {
                 if opened.elapsed() > core.ttl {
                     delays.reset();
                 }
-                if is_stale_token(&why) {
+                sleep(delays.next()).await;
+                if is_stale_token(&why) || is_denial(&why) {
                     core.reauthenticate().await;
+                    fresh_until = Instant::now() + FRESH;
                 }
             }
-            Err(why) => tracing::debug!(why, "no watch stream"),
+            Err(why) => {
+                tracing::debug!(why, "no watch stream");
+                sleep(delays.next()).await;
+            }
         }
-        sleep(delays.next()).await;
     }
 }
 
@@ -62,6 +73,8 @@ struct Stream {
     cancelling: HashSet<i64>,
     heard: Instant,
     probe: Probe,
+    /// Until then its token is sure to be valid.
+    fresh_until: Instant,
 }
 
 /// Whether a silent stream can be trusted: a member that is cut off from its cluster keeps silent if the client
@@ -76,13 +89,13 @@ enum Probe {
     },
 }
 
-async fn open(core: &Core) -> Result<Stream, String> {
+async fn open(core: &Core, fresh_until: Instant) -> Result<Stream, String> {
     // A stream opens with a first watch: the pulse, which every session has.
     let (id, key) = {
         let mut state = core.hub.lock();
         let State { pulse, watches, .. } = &mut *state;
         let (key, _) = pulse.as_ref().expect("a session has a lease before a stream");
-        let watch = watches.get_mut(key).ok_or("the fence key cannot be watched")?;
+        let watch = watches.get_mut(key).expect("the pulse is kept though it be refused");
         watch.sent = true;
         (watch.id, key.clone())
     };
@@ -97,6 +110,7 @@ async fn open(core: &Core) -> Result<Stream, String> {
                 cancelling: HashSet::new(),
                 heard: Instant::now(),
                 probe: Probe::Idle,
+                fresh_until,
             })
         }
         Err(error) => {
@@ -106,6 +120,11 @@ async fn open(core: &Core) -> Result<Stream, String> {
             Err(error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string()))
         }
     }
+}
+
+/// In the words of etcd, which has no code for it here.
+fn is_denial(reason: &str) -> bool {
+    reason.to_lowercase().contains("permission")
 }
 
 fn options(id: i64, start: Option<Revision>) -> WatchOptions {
@@ -176,15 +195,17 @@ impl Stream {
         let revision = response.header().map_or(0, |header| header.revision());
         if response.created() {
             let id = self.creating.pop_front().ok_or("a watch that nobody asked for")?;
-            if response.canceled() {
-                return self.refused(core, id, response.cancel_reason());
-            }
             if let Probe::Sent { id: probe, floor } = self.probe
                 && probe == id
             {
                 self.probe = Probe::Idle;
-                core.hub.lock().discard(id);
+                if !response.canceled() {
+                    core.hub.lock().discard(id);
+                }
                 return if revision < floor { Err("a silent stream lags".to_owned()) } else { Ok(()) };
+            }
+            if response.canceled() {
+                return self.refused(core, id, response.cancel_reason());
             }
             if let Some(Covered { key, from, watchers }) = core.hub.cover(id, revision) {
                 watchers.into_iter().for_each(|w| w.tell(Notice::Covered { key: key.clone(), from }));
@@ -206,17 +227,23 @@ impl Stream {
         Ok(())
     }
 
-    /// etcd did not make a watch. Without the permission it never will; anything else may pass on a new stream, and so
-    /// must the pulse, without which there is none.
+    /// etcd did not make a watch. Without the permission it never will; anything else may pass on a new stream.
     fn refused(&mut self, core: &Core, id: i64, reason: &str) -> Result<(), String> {
-        // A watch that does not exist is not answered for when it is cancelled.
-        self.cancelling.remove(&id);
         let mut state = core.hub.lock();
-        let State { ids, pulse, watches, .. } = &mut *state;
+        let State { ids, pulse, watches, surplus, .. } = &mut *state;
+        // A watch that does not exist is not answered for when it is cancelled.
+        if !self.cancelling.remove(&id) {
+            surplus.retain(|other| *other != id);
+        }
         let Some(key) = ids.get(&id).cloned() else { return Ok(()) };
-        let is_pulse = pulse.as_ref().is_some_and(|(pulse, _)| *pulse == key);
-        if is_pulse || !reason.to_lowercase().contains("permission") {
+        if !is_denial(reason) || Instant::now() > self.fresh_until {
             return Err(reason.to_owned());
+        }
+        if pulse.as_ref().is_some_and(|(pulse, _)| *pulse == key) {
+            // The end of the lease shows elsewhere, if later. On the next stream it is asked for again.
+            watches.get_mut(&key).expect("it has an id").sent = false;
+            tracing::warn!(reason, "the session's fence key cannot be watched");
+            return Ok(());
         }
         ids.remove(&id);
         let watchers = watches.remove(&key).map_or_else(Vec::new, |watch| watch.watchers);
