@@ -162,6 +162,11 @@ pub(crate) fn is_stale_token(message: &str) -> bool {
     message.contains("invalid auth token") || message.contains("revision of auth store is old")
 }
 
+/// Whether a lease was not granted because it was granted before.
+pub(crate) fn is_granted_before(error: &etcd_client::Error) -> bool {
+    matches!(error, etcd_client::Error::GRpcStatus(status) if status.message().contains("lease already exists"))
+}
+
 impl Error {
     /// A call that failed; `None` if its time limit passed.
     pub(crate) fn failed(error: Option<etcd_client::Error>) -> Self {

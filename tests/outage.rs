@@ -4,11 +4,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LONG, TestResult, World, on, on_etcd, soon, until};
+use common::proxy::{self, Mode};
+use common::{LONG, TestResult, World, equals, on, on_etcd, soon, until};
 use tenure::etcd_client::Client;
 use tenure::testing::Etcd;
-use tenure::{Guard, Loss, Result, Session};
-use tokio::task::JoinHandle;
+use tenure::{Error, Guard, Loss, Result, Session};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// One who holds, and one who waits for it.
 struct Queue {
@@ -124,7 +125,7 @@ async fn a_fresh_hold_survives_a_compaction_and_still_hears_of_its_end() -> Test
             world.client().put("other", "", None).await?;
             world.client().delete("other", None).await?;
             world.client().compact(world.revision().await, None).await?;
-            common::equals("watches", 2.0, async || world.watches().await).await;
+            equals("watches", 2.0, async || world.watches().await).await;
             assert!(guard.is_valid());
             guard.verify().await?;
             world.client().delete(guard.key(), None).await?;
@@ -202,6 +203,99 @@ async fn a_wait_goes_on_where_the_users_client_has_no_time_limits() -> TestResul
             let _ = soon("the release", guard.unlock()).await;
         }
         world.etcd.resume(victim)?;
+        Ok(())
+    })
+    .await
+}
+
+/// A member that is cut off from its cluster keeps the streams that it has, and says nothing on them, unless the client
+/// requires a leader. All else is answered by others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_goes_on_where_the_watches_are_at_a_member_that_is_cut_off() -> TestResult {
+    let (etcd, links) = proxy::cluster(3).await?;
+    let (endpoints, leader) = (etcd.endpoints(), etcd.leader().await?);
+    let (alone, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let client = Client::connect([&endpoints[alone]], None).await?;
+    let waiting = Session::builder(client.clone()).ttl(Duration::from_secs(10)).open().await?;
+    let watches = async |count| {
+        let there = async || etcd.metric(alone, "etcd_debugging_mvcc_watcher_total", "").await.unwrap_or(0.0);
+        equals("watches", count, there).await;
+    };
+    watches(1.0).await;
+    // The streams stay where they are.
+    for member in [leader, third] {
+        client.add_endpoint(&endpoints[member]).await?;
+    }
+    client.remove_endpoint(format!("http://{}", endpoints[alone])).await?;
+    let holding = Session::builder(etcd.member_client(leader).await?).ttl(LONG).open().await?;
+    let (guard, mutex) = (holding.mutex("name").lock().await?, waiting.mutex("name"));
+    let next = tokio::spawn(async move { mutex.lock().await });
+    watches(3.0).await;
+    for member in [leader, third] {
+        // No connection breaks, or etcd makes new ones all the time.
+        links[alone][member].set(Mode::Freeze);
+        links[member][alone].set(Mode::Freeze);
+    }
+    let token = guard.token();
+    guard.unlock().await?;
+    let guard = soon("the next holds", next).await??;
+    assert!(guard.token() > token);
+    Ok(())
+}
+
+/// What was granted, and not heard of, is nobody's.
+#[tokio::test]
+async fn a_lease_whose_grant_is_not_heard_of_is_given_back() -> TestResult {
+    on_etcd(async |world: &World| {
+        let detour = world.detour()?;
+        detour.link.set(Mode::FreezeAnswers);
+        let opening = Session::builder(detour.client().await?).ttl(LONG).open();
+        let opening = tokio::spawn(opening);
+        until("a lease", async || world.leases().await.len() == 1).await;
+        let opened = soon("an end", opening).await?;
+        assert!(matches!(opened, Err(Error::Etcd { .. })), "{opened:?}");
+        equals("leases", Vec::new(), async || world.leases().await).await;
+        Ok(())
+    })
+    .await
+}
+
+/// Asked for again, a lease is granted once.
+#[tokio::test]
+async fn a_session_opens_with_a_lease_whose_grant_was_not_heard_of_at_first() -> TestResult {
+    on_etcd(async |world: &World| {
+        let detour = world.detour()?;
+        detour.link.set(Mode::FreezeAnswers);
+        let opening = Session::builder(detour.client().await?).ttl(LONG).open();
+        let opening = tokio::spawn(opening);
+        until("a lease", async || world.leases().await.len() == 1).await;
+        // Several tries.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        detour.link.set(Mode::Pass);
+        let session = soon("an end", opening).await??;
+        assert_eq!(world.leases().await, [session.lease_id()]);
+        assert_eq!(session.ttl(), LONG);
+        session.mutex("name").lock().await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Services start beside a member that hangs, too.
+#[tokio::test]
+async fn sessions_open_with_one_of_three_members_frozen() -> TestResult {
+    on(Etcd::cluster(3), async |world: &World| {
+        let frozen = (world.etcd.leader().await? + 1) % 3;
+        world.etcd.pause(frozen)?;
+        let mut opening = JoinSet::new();
+        for _ in 0..30 {
+            // What the frozen member does of what it was asked expires.
+            opening.spawn(Session::builder(world.etcd.client().await?).ttl(Duration::from_secs(10)).open());
+        }
+        let opened = soon("all are answered", opening.join_all()).await;
+        world.etcd.resume(frozen)?;
+        let failed: Vec<_> = opened.iter().filter_map(|opened| opened.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{failed:?}");
         Ok(())
     })
     .await

@@ -16,14 +16,11 @@ use crate::error::{Error, Result, Verdict, code, verdict};
 use crate::etcd_client::{Client, ConnectOptions};
 use crate::{name, retry};
 
-/// How long a connection may take to be made, and how long [`SessionBuilder::open`] insists where nobody answers.
+/// How long a connection may take to be made, and how long [`SessionBuilder::open`] insists where nobody listens.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long one attempt to open a session waits for a reply, before another member is asked.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(1);
-
 /// The longest that a request may take, as etcd's own clients have it; shorter for a short TTL, so that a member
-/// that hangs does not cost the lease.
+/// that hangs does not cost the lease. So long [`SessionBuilder::open`] insists where somebody listens.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// etcd's own limit, in seconds.
@@ -86,8 +83,8 @@ impl SessionBuilder {
     ///
     /// [`Error::InvalidOption`] for a TTL of zero, of a fraction of a second or above etcd's maximum of
     /// 9,000,000,000 s, and for a namespace that cannot be one. [`Error::Etcd`] if etcd refuses, or cannot be
-    /// reached: after 2 s where nobody listens, and after 5 s (half of the TTL for a TTL below 10 s, at least 1 s)
-    /// where somebody does and does not answer. [`Error::Closed`] if the runtime shuts down meanwhile.
+    /// reached: after 2 s where nobody listens, and after 5 s where somebody does and does not answer.
+    /// [`Error::Closed`] if the runtime shuts down meanwhile.
     ///
     /// # Panics
     ///
@@ -154,14 +151,13 @@ impl fmt::Debug for SessionBuilder {
     }
 }
 
-/// The first lease. Whoever opens a session wants to know soon that nobody is there; and one member that hangs must
-/// not cost the whole time.
+/// The first lease. Whoever opens a session wants to know soon that nobody is there.
 async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
     let started = tokio::time::Instant::now();
     let mut delays = retry::delays();
     loop {
-        let remaining = core.call_limit.saturating_sub(started.elapsed());
-        let error = match core.grant(remaining.min(ATTEMPT_LIMIT)).await {
+        let remaining = CALL_LIMIT.saturating_sub(started.elapsed());
+        let error = match core.grant(remaining.min(core.call_limit)).await {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };
@@ -170,7 +166,7 @@ async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
                 let passes = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
                 (error, if passes { CONNECT_LIMIT } else { Duration::ZERO })
             }
-            _ => (no_answer(core.call_limit), core.call_limit),
+            _ => (no_answer(CALL_LIMIT), CALL_LIMIT),
         };
         let delay = delays.next();
         if started.elapsed() + delay >= limit {

@@ -8,20 +8,24 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Health;
 use super::core::{Core, Phase};
 use super::deadline::{self, Step};
 use super::lease::Lease;
 use crate::clock::{Deadline, Moment};
-use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::error::{Error, Loss, Result, Verdict, is_granted_before, verdict};
 use crate::etcd_client::{self, LeaseGrantOptions, PutOptions, PutResponse};
 use crate::name::Revision;
 use crate::retry;
 
 /// Timers stand still while the machine sleeps, so the clock is looked at this often.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
+
+/// How long a request for a lease waits for its reply at first, before another member is asked: one that hangs must
+/// not cost the whole time.
+const FIRST_TRY: Duration = Duration::from_millis(200);
 
 /// How long the work of a `run` may take to be dropped before that is worth a word.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -203,33 +207,40 @@ async fn close(core: &Core, lease: &Lease) {
 }
 
 impl Core {
-    /// Asks for a lease and puts its fence key, each within `limit`.
+    /// Asks for a lease and puts its fence key, within `limit`.
     pub(super) async fn grant(self: &Arc<Self>, limit: Duration) -> Result<Arc<Lease>> {
-        // The id is of our own choice, so that a lease whose grant was not heard of can be given back.
+        let until = Instant::now() + limit;
+        // The id is of our own choice, so that a lease whose grant was not heard of can be asked for again, and given
+        // back. Its time counts from the first try.
         let (id, sent) = (fastrand::i64(1..), Moment::now());
         let ttl = i64::try_from(self.ttl.as_secs()).expect("checked by the builder");
-        let mut client = self.client.lease_client();
-        let granted = self.answer(limit, client.grant(ttl, Some(LeaseGrantOptions::new().with_id(id)))).await;
-        let seconds = granted.as_ref().map_or(0, |granted| u64::try_from(granted.ttl()).unwrap_or(0));
-        let lease = Arc::new(Lease::new(id, Duration::from_secs(seconds), sent, 0, self.revoker()));
+        let grant = || async {
+            let mut client = self.client.lease_client();
+            match client.grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await {
+                // By a try that was not heard of. What etcd grants is no less than what it was asked for.
+                Err(error) if is_granted_before(&error) => Ok(self.ttl),
+                granted => Ok(Duration::from_secs(u64::try_from(granted?.ttl()).unwrap_or(0))),
+            }
+        };
+        let granted = self.answer(until, grant).await;
+        let ttl = granted.as_ref().map_or(Duration::ZERO, |ttl| *ttl);
+        let lease = Arc::new(Lease::new(id, ttl, sent, 0, self.revoker()));
         let fenced = match granted {
-            Ok(_) => self.put_fence(&lease, limit).await,
+            Ok(_) => self.answer(until, || self.put_fence_key(id)).await,
             Err(error) => Err(error),
         };
-        if fenced.is_err() {
-            // Given back as any lease that nobody refers to.
-            lease.end(Loss::Expired);
-        } else if lease.ttl > self.ttl {
+        match fenced {
+            Ok(put) => lease.learn_fence(revision(&put)),
+            Err(error) => {
+                // Given back as any lease that nobody refers to.
+                lease.end(Loss::Expired);
+                return Err(error);
+            }
+        }
+        if lease.ttl > self.ttl {
             tracing::info!(asked = ?self.ttl, granted = ?lease.ttl, "etcd raised the TTL to its minimum");
         }
-        fenced.map(|()| lease)
-    }
-
-    /// Puts the fence key of a new lease.
-    async fn put_fence(&self, lease: &Lease, limit: Duration) -> Result<()> {
-        let put = self.answer(limit, self.put_fence_key(lease.id)).await?;
-        lease.learn_fence(revision(&put));
-        Ok(())
+        Ok(lease)
     }
 
     /// Rewrites a fence key that is missing: every put that was made before is void from then on.
@@ -244,18 +255,28 @@ impl Core {
         kv.put(self.fence_key(lease), &*self.fence_value(), Some(options)).await
     }
 
-    /// A call under a time limit, with the token refreshed for the next one where that is what failed it.
-    async fn answer<T>(&self, limit: Duration, call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T> {
-        match timeout(limit, call).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Err(_) => Err(Error::Unknown),
-            Ok(Err(error)) => {
-                if verdict(&error) == Verdict::Reauthenticate {
-                    self.reauthenticate().await;
+    /// The reply to a call, which is made again, perhaps to another member, if it takes long. The token is refreshed for
+    /// the next one where that is what failed it.
+    async fn answer<T, F>(&self, until: Instant, call: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let begun = Instant::now();
+        while Instant::now() < until {
+            // Longer and longer, for a cluster that is slow as a whole.
+            let patience = FIRST_TRY.max(begun.elapsed() / 5);
+            match timeout_at(until.min(Instant::now() + patience), call()).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => {
+                    if verdict(&error) == Verdict::Reauthenticate {
+                        self.reauthenticate().await;
+                    }
+                    return Err(Error::etcd(error));
                 }
-                Err(Error::etcd(error))
+                Err(_) => {}
             }
         }
+        Err(Error::Unknown)
     }
 }
 
