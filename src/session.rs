@@ -11,6 +11,8 @@ pub(crate) mod deadline;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;
 pub(crate) mod lease;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 pub(crate) mod watch;
 
 use std::fmt;

@@ -125,8 +125,12 @@ impl Core {
     }
 
     /// Runs `task` to its end, though nobody waits for it.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(task);
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let core = self.clone();
+        self.runtime.spawn(async move {
+            let _vital = Vital(&core);
+            task.await;
+        });
     }
 
     /// Reads, until etcd answers or a time limit passes.

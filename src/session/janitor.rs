@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Core;
 use super::core::Vital;
@@ -62,7 +63,7 @@ pub(crate) async fn run(core: Arc<Core>, mut departing: mpsc::UnboundedReceiver<
                 }
             }
             Some(done) = travelling.join_next() => {
-                if let Ok(Some(queue)) = done {
+                if let Some(queue) = outcome(done).flatten() {
                     busy.retain(|other| *other != queue);
                 }
             }
@@ -94,5 +95,12 @@ async fn send(core: &Core, mut batch: Batch) {
         batch.iter_mut().for_each(|departing| departing.unheard());
     }
     let mut alone: JoinSet<()> = batch.into_iter().map(Departing::see_off).collect();
-    while alone.join_next().await.is_some() {}
+    while let Some(done) = alone.join_next().await {
+        outcome(done);
+    }
+}
+
+/// What came of a departure: `None` at the end of the runtime. A panic is passed on.
+fn outcome<T>(done: Result<T, JoinError>) -> Option<T> {
+    done.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
 }
