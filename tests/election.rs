@@ -556,3 +556,22 @@ async fn a_proclamation_goes_on_from_whatever_was_written_last() -> TestResult {
     })
     .await
 }
+
+/// What etcd answers a leader about its own key is not left for a watch to say again.
+#[tokio::test]
+async fn a_proclamation_that_finds_no_key_ends_the_term() -> TestResult {
+    on_etcd(async |world: &World| {
+        let election = world.session().await?.election("office");
+        for _ in 0..5 {
+            let term = election.campaign("one").await?;
+            world.client().delete(term.key(), None).await?;
+            let proclaimed = term.proclaim("two").await;
+            assert!(!term.is_valid());
+            assert!(matches!(proclaimed, Err(Error::Lost(Loss::Deleted))), "{proclaimed:?}");
+            assert_eq!(soon("`lost` fires", term.lost()).await, Loss::Deleted);
+            soon("the term ends", term.ending().cancelled_owned()).await;
+        }
+        Ok(())
+    })
+    .await
+}

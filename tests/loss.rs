@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{DropFlag, TestResult, World, endless, on, on_etcd, soon, until};
+use common::proxy::Mode;
+use common::{Detour, DropFlag, TestResult, World, endless, equals, on, on_etcd, soon, until};
 use tenure::etcd_client::Txn;
 use tenure::testing::Etcd;
 use tenure::{Error, Guard, Health, Loss, Session};
@@ -385,6 +386,65 @@ async fn a_ticket_that_holds_and_loses_its_key_queues_again() -> TestResult {
         assert_ne!(guard.key(), key);
         guard.verify().await?;
         guard.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Deletes a key where the session cannot hear of it. Afterwards its stream stands again, with so many watches in all.
+async fn delete_unheard(world: &World, detour: &Detour, key: &str, watches: f64) -> TestResult {
+    equals("watches", watches, async || world.watches().await).await;
+    detour.link.set(Mode::Cut);
+    until("the stream is broken", async || world.watches().await < watches).await;
+    world.client().delete(key, None).await?;
+    detour.link.set(Mode::Pass);
+    equals("watches", watches, async || world.watches().await).await;
+    Ok(())
+}
+
+/// What was said on the stream of `session` has been heard: a wait begun later has been granted over it.
+async fn hears(session: &Session, other: &Session) -> TestResult {
+    let guard = other.mutex("another").lock().await?;
+    let mutex = session.mutex("another");
+    let next = tokio::spawn(async move { mutex.lock().await });
+    until("it queues", async || other.mutex("another").queue().await.is_ok_and(|queue| queue.len() == 2)).await;
+    guard.unlock().await?;
+    soon("it is granted", next).await??.unlock().await?;
+    Ok(())
+}
+
+/// While nobody polls a ticket nobody looks for it either: what may have been missed is looked for once it is claimed.
+#[tokio::test]
+async fn a_ticket_whose_key_went_unheard_is_told_once_it_is_a_guards() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (detour, other) = (world.detour()?, world.session().await?);
+        let session = detour.session().await?;
+        let mut ticket = session.mutex("name").enqueue().await?;
+        delete_unheard(world, &detour, &world.keys("name/").await[0], 3.0).await?;
+        hears(&session, &other).await?;
+        let guard = soon("the guard", ticket.granted()).await?;
+        assert_eq!(soon("`lost` fires", guard.lost()).await, Loss::Deleted);
+        Ok(())
+    })
+    .await
+}
+
+/// The same for a hold that was handed over in memory, its key gone before.
+#[tokio::test]
+async fn a_ticket_handed_a_hold_after_its_key_went_unheard_is_told_once_it_is_a_guards() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (detour, other) = (world.detour()?, world.session().await?);
+        let session = detour.session().await?;
+        let before = session.mutex("name").lock().await?;
+        let mut ticket = session.mutex("name").enqueue().await?;
+        let keys = world.keys("name/").await;
+        let key = keys.iter().find(|key| *key != before.key()).expect("both queue");
+        delete_unheard(world, &detour, key, 4.0).await?;
+        hears(&session, &other).await?;
+        before.unlock().await?;
+        let guard = soon("the guard", ticket.granted()).await?;
+        assert_eq!(guard.key(), key, "it was not handed over");
+        assert_eq!(soon("`lost` fires", guard.lost()).await, Loss::Deleted);
         Ok(())
     })
     .await

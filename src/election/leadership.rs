@@ -6,7 +6,7 @@ use std::ops::Deref;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Loss, Result, Verdict, verdict};
+use crate::error::{Error, Result, Verdict, verdict};
 use crate::etcd_client::{self, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
 use crate::guard::Guard;
 use crate::retry;
@@ -90,7 +90,7 @@ impl Leadership {
                     match error.as_ref().map_or(Verdict::Unknown, verdict) {
                         Verdict::Never | Verdict::Exhausted => return Err(Error::failed(error)),
                         Verdict::Reauthenticate => self.session().core().reauthenticate().await,
-                        Verdict::NoLease => return Err(Loss::Revoked.into()),
+                        Verdict::NoLease => return Err(self.why_gone().await.into()),
                         Verdict::Unknown => unsure = true,
                         Verdict::Again => {}
                     }
