@@ -227,7 +227,15 @@ async fn a_wait_goes_on_where_the_watches_are_at_a_member_that_is_cut_off() -> T
         client.add_endpoint(&endpoints[member]).await?;
     }
     client.remove_endpoint(format!("http://{}", endpoints[alone])).await?;
-    let holding = Session::builder(etcd.member_client(leader).await?).ttl(LONG).open().await?;
+    let holding = async {
+        // An election may still be going on.
+        loop {
+            if let Ok(session) = etcd.session(LONG).await {
+                return session;
+            }
+        }
+    };
+    let holding = soon("a session", holding).await;
     let (guard, mutex) = (holding.mutex("name").lock().await?, waiting.mutex("name"));
     let next = tokio::spawn(async move { mutex.lock().await });
     watches(3.0).await;
