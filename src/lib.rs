@@ -32,6 +32,7 @@
 //! | [`Session`], [`SessionBuilder`], [`connect_options`] | a process's membership: a lease, renewed in the background. One is enough for a process |
 //! | [`Health`], [`Deadline`] | how sure the session is of its lease, and until when |
 //! | [`Mutex`] | a fair lock: wait, try, try for a while, or take a ticket |
+//! | [`RwLock`] | many readers or one writer, in turn |
 //! | [`Ticket`] | a place in a queue that survives `select!` |
 //! | [`Guard`], [`Lost`], [`Loss`] | the one proof of a hold: whether it stands, and why it ended |
 //! | [`FencingToken`] | a number that is larger for every later holder |
@@ -109,6 +110,7 @@
 //! | key | value |
 //! |---|---|
 //! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`; of an election: the proposal. `LEASE` is the lease's id and `N` a count, in lower-case hex; no key is used twice |
+//! | `NAME/r-LEASE-N` | the same, of a reader |
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
 //!
 //! All of them are on the session's lease, and under its [namespace](SessionBuilder::namespace). Keys deeper under
@@ -124,6 +126,7 @@ mod mutex;
 mod name;
 mod queue;
 mod retry;
+mod rwlock;
 mod session;
 mod ticket;
 mod token;
@@ -137,6 +140,7 @@ pub use error::{Error, Loss, Result};
 pub use etcd_client;
 pub use guard::{Guard, Lost};
 pub use mutex::Mutex;
+pub use rwlock::RwLock;
 pub use session::{Health, Session, SessionBuilder, connect_options};
 pub use ticket::{Grant, Ticket};
 pub use token::{FencingToken, Waiter};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
     Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, Mutex, Observation,
-    Observations, Session, SessionBuilder, Ticket, Waiter,
+    Observations, RwLock, Session, SessionBuilder, Ticket, Waiter,
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ fn future<F: Future + Send + 'static>(_: F) {}
 fn handles_can_be_cloned_and_shared() {
     handle::<Session>();
     handle::<Mutex>();
+    handle::<RwLock>();
     handle::<Election>();
     handle::<Lost>();
     handle::<Waiter>();
@@ -121,6 +122,29 @@ fn every_future_can_be_spawned(
     future(async move { here.verify().await });
     let here = guard();
     future(async move { here.txn(Txn::new()).await });
+}
+
+/// The same for the locks that several may hold.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock) {
+    let here = rwlock();
+    future(async move { here.read().await });
+    let here = rwlock();
+    future(async move { here.write().await });
+    let here = rwlock();
+    future(async move { here.try_read().await });
+    let here = rwlock();
+    future(async move { here.try_write().await });
+    let here = rwlock();
+    future(async move { here.try_read_for(Duration::ZERO).await });
+    let here = rwlock();
+    future(async move { here.try_write_for(Duration::ZERO).await });
+    let here = rwlock();
+    future(async move { here.enqueue_read().await });
+    let here = rwlock();
+    future(async move { here.enqueue_write().await });
+    let here = rwlock();
+    future(async move { here.queue().await });
 }
 
 /// The same for elections, with work that borrows nothing.

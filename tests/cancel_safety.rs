@@ -10,25 +10,54 @@ use std::any::Any;
 use std::pin::Pin;
 
 use common::{ByHand, Drops, LIMIT, Progress, TestResult, World, equals, on_etcd, soon, until};
-use tenure::{Guard, Mutex, Session};
+use tenure::{Guard, Session, Ticket};
 
 type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
-type Way = (&'static str, fn(Mutex) -> Doing);
+type Way = (&'static str, Kind, fn(Session) -> Doing);
+
+/// What everybody of a test wants by one name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Mutex,
+    RwLock,
+}
+
+impl Kind {
+    /// Takes a place that is granted when everyone before it is gone.
+    async fn enqueue(self, session: &Session) -> tenure::Result<Ticket> {
+        match self {
+            Self::Mutex => session.mutex("name").enqueue().await,
+            Self::RwLock => session.rwlock("name").enqueue_write().await,
+        }
+    }
+
+    async fn lock(self, session: &Session) -> tenure::Result<Guard> {
+        self.enqueue(session).await?.granted().await
+    }
+}
+
+fn doing<T: Any>(acquisition: impl Future<Output = tenure::Result<T>> + 'static) -> Doing {
+    Box::pin(async move { Box::new(acquisition.await.unwrap()) as Box<dyn Any> })
+}
 
 /// Everything that takes a place, and what it returns.
-const WAYS: [Way; 4] = [
-    ("lock", |mutex| Box::pin(async move { Box::new(mutex.lock().await.unwrap()) as Box<dyn Any> })),
-    ("try_lock", |mutex| Box::pin(async move { Box::new(mutex.try_lock().await.unwrap()) as Box<dyn Any> })),
-    ("try_lock_for", |mutex| {
-        Box::pin(async move { Box::new(mutex.try_lock_for(LIMIT).await.unwrap()) as Box<dyn Any> })
+const WAYS: [Way; 9] = [
+    ("lock", Kind::Mutex, |session| doing(async move { session.mutex("name").lock().await })),
+    ("try_lock", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock().await })),
+    ("try_lock_for", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock_for(LIMIT).await })),
+    ("enqueue", Kind::Mutex, |session| doing(async move { session.mutex("name").enqueue().await?.granted().await })),
+    ("read", Kind::RwLock, |session| doing(async move { session.rwlock("name").read().await })),
+    ("try_read", Kind::RwLock, |session| doing(async move { session.rwlock("name").try_read().await })),
+    ("try_read_for", Kind::RwLock, |session| doing(async move { session.rwlock("name").try_read_for(LIMIT).await })),
+    ("enqueue_read", Kind::RwLock, |session| {
+        doing(async move { session.rwlock("name").enqueue_read().await?.granted().await })
     }),
-    ("enqueue", |mutex| {
-        Box::pin(async move {
-            let mut ticket = mutex.enqueue().await.unwrap();
-            Box::new(ticket.granted().await.unwrap()) as Box<dyn Any>
-        })
-    }),
+    ("write", Kind::RwLock, |session| doing(async move { session.rwlock("name").write().await })),
 ];
+
+fn waits(way: &str) -> bool {
+    !way.starts_with("try_") || way.ends_with("_for")
+}
 
 const DROPS: [Drops; 2] = [Drops::AtOnce, Drops::OnceWoken];
 
@@ -42,26 +71,26 @@ async fn sessions(world: &World) -> TestResult<[[Session; 3]; 2]> {
     Ok([[one.clone(), one.clone(), one.clone()], [one, two, three]])
 }
 
-async fn is_free(mutex: &Mutex, case: &str) -> TestResult<Guard> {
-    Ok(soon(case, mutex.lock()).await?)
+async fn is_free(kind: Kind, session: &Session, case: &str) -> TestResult<Guard> {
+    Ok(soon(case, kind.lock(session)).await?)
 }
 
 #[tokio::test]
 async fn a_dropped_acquisition_leaves_a_free_lock_free() -> TestResult {
     on_etcd(async |world: &World| {
         for [_, session, other] in sessions(world).await? {
-            for (way, acquire) in WAYS {
+            for (way, kind, acquire) in WAYS {
                 for drops in DROPS {
                     for polls in 0.. {
                         let case = format!("{way} after {polls} polls, {drops:?}");
                         assert!(polls < MANY, "{case}");
-                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        let mut future = ByHand::new(acquire(session.clone()));
                         let progress = future.poll(polls, drops).await;
                         drop(future);
                         let done = matches!(progress, Progress::Ready(_));
                         // The guard, if there is one.
                         drop(progress);
-                        is_free(&other.mutex("name"), &case).await?.unlock().await?;
+                        is_free(kind, &other, &case).await?.unlock().await?;
                         equals(&case, Vec::new(), async || world.keys("name/").await).await;
                         if done {
                             break;
@@ -79,15 +108,15 @@ async fn a_dropped_acquisition_leaves_a_free_lock_free() -> TestResult {
 async fn a_dropped_acquisition_leaves_the_queue_to_the_next() -> TestResult {
     on_etcd(async |world: &World| {
         for [holding, session, other] in sessions(world).await? {
-            for (way, acquire) in WAYS {
+            for (way, kind, acquire) in WAYS {
                 for drops in DROPS {
                     for polls in 0.. {
                         let case = format!("{way} after {polls} polls, {drops:?}");
                         assert!(polls < MANY, "{case}");
-                        let guard = holding.mutex("name").lock().await?;
-                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        let guard = kind.lock(&holding).await?;
+                        let mut future = ByHand::new(acquire(session.clone()));
                         let progress = future.poll(polls, drops).await;
-                        let mut next = other.mutex("name").enqueue().await?;
+                        let mut next = kind.enqueue(&other).await?;
                         drop(future);
                         equals(&case, 2, async || world.keys("name/").await.len()).await;
                         assert_eq!(next.position().await?, 1, "{case}");
@@ -110,15 +139,15 @@ async fn a_dropped_acquisition_leaves_the_queue_to_the_next() -> TestResult {
 async fn an_acquisition_dropped_at_its_grant_leaves_the_hold_to_the_next() -> TestResult {
     on_etcd(async |world: &World| {
         for [holding, session, other] in sessions(world).await? {
-            for (way, acquire) in WAYS.into_iter().filter(|(way, _)| *way != "try_lock") {
+            for (way, kind, acquire) in WAYS.into_iter().filter(|(way, ..)| waits(way)) {
                 for drops in DROPS {
                     for polls in 0.. {
                         let case = format!("{way} after {polls} polls since the release, {drops:?}");
                         assert!(polls < MANY, "{case}");
-                        let guard = holding.mutex("name").lock().await?;
-                        let mut future = ByHand::new(acquire(session.mutex("name")));
+                        let guard = kind.lock(&holding).await?;
+                        let mut future = ByHand::new(acquire(session.clone()));
                         assert!(matches!(future.poll_until_quiet().await, Progress::Quiet), "{case}");
-                        let mut next = other.mutex("name").enqueue().await?;
+                        let mut next = kind.enqueue(&other).await?;
                         assert_eq!(next.position().await?, 2, "{case}");
                         guard.unlock().await?;
                         let progress = future.poll(polls, drops).await;
@@ -251,7 +280,7 @@ async fn a_thousand_timeouts_leave_nothing_in_the_queue() -> TestResult {
         until("the holder is alone", async || world.keys("name/").await == [guard.key()]).await;
         assert!(guard.is_valid());
         guard.unlock().await?;
-        is_free(&other.mutex("name"), "it is free").await?.unlock().await?;
+        is_free(Kind::Mutex, &other, "it is free").await?.unlock().await?;
         Ok(())
     })
     .await

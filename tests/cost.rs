@@ -30,6 +30,61 @@ async fn an_uncontended_lock_is_one_request_and_an_unlock_is_one() -> TestResult
     .await
 }
 
+/// Readers pay no more than a mutex does, beside other readers too.
+#[tokio::test]
+async fn an_uncontended_read_lock_is_one_request_and_its_release_is_one() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let lock = session.rwlock("name");
+        let beside = other.rwlock("name").read().await?;
+        // Its hold is watched once it is not short any more.
+        let begun = world.settled_requests(3.0).await;
+        for round in 1..=10 {
+            let before = world.requests().await;
+            let guard = lock.read().await?;
+            let held = world.requests().await;
+            assert_eq!(held.since(before), Requests { txns: 1, reads: 0, writes: 0 });
+            guard.unlock().await?;
+            assert_eq!(world.requests().await.since(held), Requests { txns: 0, reads: 0, writes: 1 });
+            lock.try_read().await?.expect("readers alone are there").unlock().await?;
+            assert_eq!(world.requests().await.since(begun).all(), 4 * round);
+        }
+        // Nothing follows later either.
+        assert_eq!(world.settled_requests(3.0).await.since(begun).all(), 40);
+        beside.unlock().await?;
+        let before = world.requests().await;
+        lock.write().await?.unlock().await?;
+        assert_eq!(world.requests().await.since(before).all(), 2);
+        Ok(())
+    })
+    .await
+}
+
+/// All of them have to hear of it, and none has to ask more than once.
+#[tokio::test]
+async fn a_writer_s_release_costs_each_reader_one_read_at_most() -> TestResult {
+    on_etcd(async |world: &World| {
+        let guard = world.session().await?.rwlock("name").write().await?;
+        let mut reading = Vec::new();
+        for _ in 0..5 {
+            let mut ticket = world.session().await?.rwlock("name").enqueue_read().await?;
+            reading.push(tokio::spawn(async move { ticket.granted().await }));
+        }
+        // Each session watches its fence key and its own place, and those who wait the writer.
+        let before = world.settled_requests(6.0 + 6.0 + 5.0).await;
+        guard.unlock().await?;
+        let mut guards = Vec::new();
+        for reader in reading {
+            guards.push(soon("it reads", reader).await??);
+        }
+        // The writer's session is gone with its guard.
+        let spent = world.settled_requests(5.0 + 5.0).await.since(before);
+        assert!(spent.reads + spent.txns <= 5 && spent.writes == 1, "{spent:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// A hold that is handed over in memory is still looked after when it is given back: the one must not take the other's
 /// part, or one of two deletions finds no key, and a release that went well is called a loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,6 +54,35 @@ async fn an_election_won_after_a_long_outage_has_a_key() -> TestResult {
     .await
 }
 
+/// etcd #16221: a waiter of the read-write lock in etcd's recipes whose session has ended takes the end of its wait for
+/// its turn.
+#[tokio::test]
+async fn a_waiter_of_a_read_write_lock_whose_lease_is_revoked_does_not_hold() -> TestResult {
+    on_etcd(async |world| {
+        let (holder, waiter, next) = (world.session().await?, world.session().await?, world.session().await?);
+        let (lock, rival) = (waiter.rwlock("q"), next.rwlock("q"));
+        for waits_to in ["read", "write"] {
+            let (held, mut ticket) = match waits_to {
+                "read" => (holder.rwlock("q").write().await?, lock.enqueue_read().await?),
+                _ => (holder.rwlock("q").read().await?, lock.enqueue_write().await?),
+            };
+            let mut writer = rival.enqueue_write().await?;
+            world.client().lease_revoke(waiter.lease_id()).await?;
+            held.unlock().await?;
+            let writing = soon("the next holds", writer.granted()).await?;
+            let granted = ByHand::new(ticket.granted()).poll_until_quiet().await;
+            assert!(matches!(granted, Progress::Quiet), "granted to {waits_to} beside a writer");
+            writing.verify().await?;
+            writing.unlock().await?;
+            let guard = soon("it holds", ticket.granted()).await?;
+            guard.verify().await?;
+            guard.unlock().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// etcd #11777: the key of a candidate is deleted by an operator in mid-campaign.
 #[tokio::test]
 async fn a_candidate_whose_key_was_deleted_is_not_elected_without_one() -> TestResult {

@@ -12,8 +12,8 @@ use crate::name::Name;
 pub(crate) enum Kind {
     Mutex,
     Election,
-    #[cfg(test)]
     Read,
+    Write,
     #[cfg(test)]
     Semaphore,
 }
@@ -35,6 +35,9 @@ pub(crate) struct Rule {
 impl Rule {
     pub(crate) const MUTEX: Self = Self { kind: Kind::Mutex, lane: "", until: "", permits: 1, weight: 1 };
     pub(crate) const ELECTION: Self = Self { kind: Kind::Election, ..Self::MUTEX };
+    pub(crate) const WRITE: Self = Self { kind: Kind::Write, ..Self::MUTEX };
+    /// Waits for all but readers: writers, mutexes, and other clients' keys alike.
+    pub(crate) const READ: Self = Self { kind: Kind::Read, lane: "r-", until: "r-", permits: 1, weight: 1 };
 
     /// The range of keys that a place waits for.
     pub(crate) fn behind(&self, name: &Name) -> (Vec<u8>, Vec<u8>) {
@@ -84,12 +87,9 @@ impl Rule {
     }
 }
 
-/// The kinds that the core is proved with before they are offered.
+/// The kind that the core is proved with before it is offered.
 #[cfg(test)]
 impl Rule {
-    /// Waits for all but readers: writers, mutexes, and other clients' keys alike.
-    pub(crate) const READ: Self = Self { kind: Kind::Read, lane: "r-", until: "r-", permits: 1, weight: 1 };
-
     pub(crate) const fn semaphore(permits: u32, weight: u32) -> Self {
         assert!(0 < weight && weight <= permits);
         Self { kind: Kind::Semaphore, permits, weight, ..Self::MUTEX }
@@ -111,10 +111,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mutex_waits_for_everyone() {
+    fn a_mutex_and_a_writer_wait_for_everyone() {
         let name = Name::new("", "q").unwrap();
-        assert_eq!(Rule::MUTEX.behind(&name), (b"q/".to_vec(), b"q0".to_vec()));
-        assert!(Rule::MUTEX.counts_itself());
+        for rule in [Rule::MUTEX, Rule::WRITE] {
+            assert_eq!(rule.behind(&name), (b"q/".to_vec(), b"q0".to_vec()));
+            assert!(rule.counts_itself());
+        }
     }
 
     #[test]
@@ -128,6 +130,7 @@ mod tests {
     #[test]
     fn only_an_exclusive_holder_proves_that_its_elders_are_gone() {
         assert!(Rule::MUTEX.is_exclusive());
+        assert!(Rule::WRITE.is_exclusive());
         assert!(!Rule::READ.is_exclusive());
         assert!(!Rule::semaphore(2, 2).is_exclusive());
     }
