@@ -35,10 +35,26 @@ pub enum Error {
 
     /// An option whose value cannot be used. Nothing was sent.
     InvalidOption {
-        /// The option, by the name of its method.
+        /// The option, by the name of its method or parameter.
         option: &'static str,
         /// What is wrong with its value.
         reason: String,
+    },
+
+    /// Another kind of lock stands in the queue of that name, and the two cannot share it.
+    KindMismatch {
+        /// The kind that stands there, such as `semaphore`.
+        stored: &'static str,
+        /// The kind that was asked for.
+        asked: &'static str,
+    },
+
+    /// The semaphore of that name is in use with another number of permits.
+    CapacityMismatch {
+        /// The number of those who use it.
+        stored: u32,
+        /// The number that was asked for.
+        asked: u32,
     },
 
     /// etcd refused the request, or could not be reached.
@@ -61,6 +77,12 @@ impl fmt::Display for Error {
             Self::Unknown => write!(f, "the outcome is unknown: etcd did not answer"),
             Self::InvalidName { name, reason } => write!(f, "invalid name {name:?}: {reason}"),
             Self::InvalidOption { option, reason } => write!(f, "invalid option `{option}`: {reason}"),
+            Self::KindMismatch { stored, asked } => {
+                write!(f, "the name is in use by another kind of lock: {stored} instead of {asked}")
+            }
+            Self::CapacityMismatch { stored, asked } => {
+                write!(f, "the semaphore is in use with another number of permits: {stored} instead of {asked}")
+            }
             Self::Etcd { message, .. } => write!(f, "etcd: {message}"),
         }
     }

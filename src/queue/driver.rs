@@ -155,8 +155,15 @@ impl Driver {
         if reply.input == Input::Left {
             self.seat.lock().departure.confirm(reply.deleted);
         }
+        let waits = self.seat.lock().place.held().is_none();
         self.seat.handle(reply.input);
-        Ok(())
+        match reply.mismatch {
+            Some(mismatch) if waits => {
+                self.seat.release(false);
+                Err(mismatch)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A key that cannot be deleted would keep its queue waiting for ever: after a TTL of refusals the session

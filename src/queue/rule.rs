@@ -4,6 +4,7 @@
 //! > hold. Otherwise wait until one of those vanishes, and look again.
 
 use super::place::Elder;
+use crate::error::Error;
 use crate::name::Name;
 
 /// What a place stands for, as its key's value says.
@@ -14,8 +15,19 @@ pub(crate) enum Kind {
     Election,
     Read,
     Write,
-    #[cfg(test)]
     Semaphore,
+}
+
+impl Kind {
+    /// In a user's words.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex",
+            Self::Election => "election",
+            Self::Read | Self::Write => "read-write lock",
+            Self::Semaphore => "semaphore",
+        }
+    }
 }
 
 /// Where a place stands and whom it stands behind.
@@ -38,6 +50,12 @@ impl Rule {
     pub(crate) const WRITE: Self = Self { kind: Kind::Write, ..Self::MUTEX };
     /// Waits for all but readers: writers, mutexes, and other clients' keys alike.
     pub(crate) const READ: Self = Self { kind: Kind::Read, lane: "r-", until: "r-", permits: 1, weight: 1 };
+
+    #[cfg(test)]
+    pub(crate) const fn semaphore(permits: u32, weight: u32) -> Self {
+        assert!(0 < weight && weight <= permits);
+        Self { kind: Kind::Semaphore, permits, weight, ..Self::MUTEX }
+    }
 
     /// The range of keys that a place waits for.
     pub(crate) fn behind(&self, name: &Name) -> (Vec<u8>, Vec<u8>) {
@@ -81,18 +99,24 @@ impl Rule {
         elders.iter().fold(0, |sum, elder| sum.saturating_add(self.weigh(elder.weight)))
     }
 
+    /// Why it cannot stand in one queue with a key that states this. All but semaphores can: a reader waits for
+    /// mutexes as for writers. Elections state no kind, and ask for none.
+    pub(crate) fn mismatch(&self, kind: Kind, capacity: Option<u32>) -> Option<Error> {
+        match (kind, self.kind) {
+            (Kind::Semaphore, Kind::Semaphore) => {
+                let stored = capacity.filter(|stored| *stored != self.permits)?;
+                Some(Error::CapacityMismatch { stored, asked: self.permits })
+            }
+            (Kind::Semaphore, _) | (_, Kind::Semaphore) => {
+                Some(Error::KindMismatch { stored: kind.as_str(), asked: self.kind.as_str() })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether there is room beside holders of weight `ahead`.
     pub(crate) fn has_room(&self, ahead: u32) -> bool {
         ahead.saturating_add(self.weight) <= self.permits
-    }
-}
-
-/// The kind that the core is proved with before it is offered.
-#[cfg(test)]
-impl Rule {
-    pub(crate) const fn semaphore(permits: u32, weight: u32) -> Self {
-        assert!(0 < weight && weight <= permits);
-        Self { kind: Kind::Semaphore, permits, weight, ..Self::MUTEX }
     }
 }
 
@@ -125,6 +149,22 @@ mod tests {
         assert!(!rule.has_room(rule.weigh(None)));
         assert!(rule.has_room(rule.weigh(Some(3))));
         assert!(!rule.has_room(rule.weigh(Some(4))));
+    }
+
+    #[test]
+    fn a_semaphore_shares_its_queue_with_its_like_alone() {
+        let semaphore = Rule::semaphore(4, 1);
+        for rule in [Rule::MUTEX, Rule::READ, Rule::WRITE, Rule::ELECTION] {
+            assert!(matches!(rule.mismatch(Kind::Semaphore, Some(4)), Some(Error::KindMismatch { .. })));
+            assert!(matches!(semaphore.mismatch(rule.kind, None), Some(Error::KindMismatch { .. })));
+            for kind in [Kind::Mutex, Kind::Read, Kind::Write] {
+                assert!(rule.mismatch(kind, None).is_none());
+            }
+        }
+        assert!(semaphore.mismatch(Kind::Semaphore, Some(4)).is_none());
+        assert!(semaphore.mismatch(Kind::Semaphore, None).is_none());
+        let other = semaphore.mismatch(Kind::Semaphore, Some(5));
+        assert!(matches!(other, Some(Error::CapacityMismatch { stored: 5, asked: 4 })));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::place::{Action, Elder, Input, Listing, Revision};
 use super::rule::{Kind, Rule};
+use crate::error;
 use crate::etcd_client::{
     Compare, CompareOp, Error, GetOptions, GetResponse, KeyValue, KvClient, PutOptions, SortOrder, SortTarget, Txn,
     TxnOp, TxnOpResponse, TxnResponse,
@@ -38,10 +39,13 @@ pub(crate) struct Fence {
     pub(crate) revision: Revision,
 }
 
-/// A reply: what it means for the place, and the fence as it showed it, `None` if it did not.
+/// A reply: what it means for the place.
 pub(crate) struct Reply {
     pub(crate) input: Input,
+    /// The fence as it showed it, `None` if it did not.
     pub(crate) fence: Option<SeenFence>,
+    /// Somebody stands in the queue with whom the place cannot share it.
+    pub(crate) mismatch: Option<error::Error>,
     /// How many keys a leave deleted.
     pub(crate) deleted: i64,
 }
@@ -55,7 +59,7 @@ pub(crate) enum SeenFence {
 
 impl From<Input> for Reply {
     fn from(input: Input) -> Self {
-        Self { input, fence: None, deleted: 0 }
+        Self { input, fence: None, mismatch: None, deleted: 0 }
     }
 }
 
@@ -67,7 +71,8 @@ impl Sender {
             Action::Probe { limit } => {
                 let (from, options) = self.range(limit);
                 let reply = self.kv.get(from, Some(options)).await?;
-                Ok(Input::Probed(self.listing(&reply)).into())
+                let mismatch = self.mismatch(Some(&reply)).await?;
+                Ok(Reply { mismatch, ..Input::Probed(self.listing(&reply)).into() })
             }
             Action::Look { limit } => self.look(limit).await,
             Action::Glance => self.glance().await,
@@ -80,12 +85,15 @@ impl Sender {
         }
     }
 
-    /// One transaction puts the key if the fence stands and the key is absent, and lists the range. A try puts it
-    /// only if no key in the range is younger than `known` too, and lists the range if there is one.
+    /// One transaction puts the key if the fence stands and the key is absent, and lists the range before: what is
+    /// there already is of interest. A try puts it only if no key in the range is younger than `known` too, and lists
+    /// the range if there is one.
     async fn put(&mut self, known: Option<Revision>) -> Result<Reply, Error> {
         let (from, until) = self.rule.behind(&self.name);
-        let (range, options) = self.range(Some(self.rule.view() + 1));
-        let range = TxnOp::get(range, Some(options));
+        let list = |limit| {
+            let (range, options) = self.range(Some(limit));
+            TxnOp::get(range, Some(options))
+        };
         let mut compares = vec![
             Compare::mod_revision(self.fence.key.as_str(), CompareOp::Equal, self.fence.revision),
             Compare::create_revision(self.key.to_vec(), CompareOp::Equal, 0),
@@ -96,42 +104,49 @@ impl Sender {
         let put = TxnOp::put(self.key.to_vec(), self.value.to_vec(), Some(PutOptions::new().with_lease(self.lease)));
         let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
         let fence = TxnOp::get(self.fence.key.as_str(), Some(GetOptions::new().with_keys_only()));
-        let (mut then, mut otherwise) = (vec![put], vec![own, fence]);
-        if known.is_some() { &mut otherwise } else { &mut then }.push(range);
+        let (then, otherwise) = match known {
+            None => (vec![list(self.rule.view()), put], vec![own, fence]),
+            Some(_) => (vec![put], vec![own, fence, list(self.rule.view() + 1)]),
+        };
         let reply = self.kv.txn(Txn::new().when(compares).and_then(then).or_else(otherwise)).await?;
         let mut ranges = ranges(&reply).into_iter();
         // What was not listed proves nothing.
         let unlisted = || Listing { revision: revision(&reply), more: true, ..Listing::default() };
         if reply.succeeded() {
-            let listing = ranges.next().map_or_else(unlisted, |range| self.listing(&range));
-            return Ok(Input::Entered { created: revision(&reply), listing }.into());
+            let (created, elders) = (revision(&reply), ranges.next());
+            let listing = elders.as_ref().map_or_else(unlisted, |elders| self.listing(elders));
+            let mismatch = self.mismatch(elders.as_ref()).await?;
+            let listing = Listing { revision: created, ..listing };
+            return Ok(Reply { mismatch, ..Input::Entered { created, listing }.into() });
         }
         let mut next = || ranges.next().ok_or_else(|| malformed("a transaction"));
-        let (own, fence) = (next()?, next()?);
-        let listing = ranges.next().map_or_else(unlisted, |range| self.listing(&range));
+        let (own, fence, everyone) = (next()?, next()?, ranges.next());
+        let listing = everyone.as_ref().map_or_else(unlisted, |everyone| self.listing(everyone));
+        let mismatch = self.mismatch(everyone.as_ref()).await?;
         let fence = fence.kvs().first().map_or(SeenFence::Missing, |kv| SeenFence::At(kv.mod_revision()));
         let input = match own.kvs().first() {
             Some(own) => Input::Entered { created: own.create_revision(), listing },
             None if matches!(fence, SeenFence::At(at) if at == self.fence.revision) => Input::Occupied(listing),
             None => Input::Fenced,
         };
-        Ok(Reply { fence: Some(fence), ..input.into() })
+        Ok(Reply { fence: Some(fence), mismatch, ..input.into() })
     }
 
     /// The own key, and the newest of those it waits for. Where its own key is among them that is one range.
     async fn look(&mut self, limit: Option<usize>) -> Result<Reply, Error> {
         let (range, options) = self.range(limit);
         let options = options.with_max_create_revision(self.created).with_sort(SortTarget::Create, SortOrder::Descend);
-        if self.rule.counts_itself() {
-            let reply = self.kv.get(range, Some(options)).await?;
-            let own = reply.kvs().iter().find(|kv| kv.key() == &*self.key).map(KeyValue::create_revision);
-            return Ok(Input::Looked { own, listing: self.listing(&reply) }.into());
-        }
-        let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
-        let reply = self.kv.txn(Txn::new().and_then([own, TxnOp::get(range, Some(options))])).await?;
-        let [own, listing] = ranges(&reply).try_into().map_err(|_| malformed("a look"))?;
-        let own = own.kvs().first().map(KeyValue::create_revision);
-        Ok(Input::Looked { own, listing: self.listing(&listing) }.into())
+        let (own, elders) = if self.rule.counts_itself() {
+            let elders = self.kv.get(range, Some(options)).await?;
+            (elders.kvs().iter().find(|kv| kv.key() == &*self.key).map(KeyValue::create_revision), elders)
+        } else {
+            let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
+            let reply = self.kv.txn(Txn::new().and_then([own, TxnOp::get(range, Some(options))])).await?;
+            let [own, elders] = ranges(&reply).try_into().map_err(|_| malformed("a look"))?;
+            (own.kvs().first().map(KeyValue::create_revision), elders)
+        };
+        let mismatch = self.mismatch(Some(&elders)).await?;
+        Ok(Reply { mismatch, ..Input::Looked { own, listing: self.listing(&elders) }.into() })
     }
 
     /// The own key, the elders in view, and the mark, by their keys.
@@ -143,7 +158,7 @@ impl Sender {
         let mut ranges = ranges(&reply).into_iter();
         let (Some(own), Some(mark)) = (ranges.next(), ranges.next()) else { return Err(malformed("a glance")) };
         let mark = mark.kvs().first().and_then(|kv| kv.value_str().ok()?.parse().ok());
-        let elders = ranges.flat_map(|range| range.kvs().first().map(elder)).collect();
+        let elders = ranges.flat_map(|range| range.kvs().first().map(|kv| self.elder(kv))).collect();
         let own = own.kvs().first().map(KeyValue::create_revision);
         Ok(Input::Glanced { own, revision: revision(&reply), elders, mark }.into())
     }
@@ -161,17 +176,17 @@ impl Sender {
             _ => 0,
         });
         let deleted = deleted.sum();
-        Ok(Reply { input: Input::Left, fence: fence.then(|| SeenFence::At(revision(&reply))), deleted })
+        Ok(Reply { fence: fence.then(|| SeenFence::At(revision(&reply))), deleted, ..Input::Left.into() })
     }
 
-    /// The range that the place waits for, in key order. Values are read only where they state weights.
+    /// The range that the place waits for, in key order, with the values where they are to state anything.
     fn range(&self, limit: Option<usize>) -> (Vec<u8>, GetOptions) {
         let (from, until) = self.rule.behind(&self.name);
         let mut options = GetOptions::new().with_range(until);
         if let Some(limit) = limit {
             options = options.with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
         }
-        if self.rule.permits == 1 {
+        if self.rule.kind == Kind::Election {
             options = options.with_keys_only();
         }
         (from, options)
@@ -181,17 +196,38 @@ impl Sender {
         let others = || reply.kvs().iter().filter(|kv| kv.key() != &*self.key);
         Listing {
             revision: reply.header().map_or(0, |header| header.revision()),
-            elders: others().filter(|kv| self.name.is_direct(kv.key())).map(elder).collect(),
+            elders: others().filter(|kv| self.name.is_direct(kv.key())).map(|kv| self.elder(kv)).collect(),
             more: reply.more(),
             nested: others().any(|kv| !self.name.is_direct(kv.key())),
             deep: reply.count() >= DEEP,
         }
     }
-}
 
-fn elder(kv: &KeyValue) -> Elder {
-    let weight = Value::parse(kv.value()).and_then(|value| value.weight);
-    Elder { key: Key::from(kv.key()), created: kv.create_revision(), lease: kv.lease(), weight }
+    fn elder(&self, kv: &KeyValue) -> Elder {
+        let stated =
+            if self.rule.permits == 1 { None } else { Value::parse(kv.value()).and_then(|value| value.weight) };
+        // One of zero is none of ours, and would hold beside anybody.
+        let weight = stated.filter(|weight| *weight > 0);
+        Elder { key: Key::from(kv.key()), created: kv.create_revision(), lease: kv.lease(), weight }
+    }
+
+    /// Why the place cannot share the queue, if a reply gives reason to ask. Whoever is turned away has a key there
+    /// for a moment too: what stands first in the queue says what it is.
+    async fn mismatch(&mut self, reply: Option<&GetResponse>) -> Result<Option<error::Error>, Error> {
+        if reply.is_none_or(|reply| self.stated(reply).all(|mismatch| mismatch.is_none())) {
+            return Ok(None);
+        }
+        let sorted = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+        let everyone = self.kv.get(self.name.prefix(), Some(sorted)).await?;
+        Ok(self.stated(&everyone).next().flatten())
+    }
+
+    /// For each key that states its kind, why the place cannot share a queue with it.
+    fn stated(&self, reply: &GetResponse) -> impl Iterator<Item = Option<error::Error>> {
+        let direct = reply.kvs().iter().filter(|kv| self.name.is_direct(kv.key()));
+        let values = direct.filter_map(|kv| Value::parse(kv.value()));
+        values.map(|value| self.rule.mismatch(value.kind, value.capacity))
+    }
 }
 
 /// What the key of a lock says of its owner.
@@ -207,7 +243,7 @@ pub(crate) struct Value {
 
 impl Value {
     pub(crate) fn new(identity: &str, rule: Rule) -> Self {
-        let shared = |number| (rule.permits > 1).then_some(number);
+        let shared = |number| (rule.kind == Kind::Semaphore).then_some(number);
         let (weight, capacity) = (shared(rule.weight), shared(rule.permits));
         Self { identity: identity.to_owned(), kind: rule.kind, weight, capacity }
     }

@@ -41,6 +41,8 @@ impl Departing for Departs {
         panic!("on purpose");
     }
 
+    fn unheard(&mut self) {}
+
     fn see_off(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async { panic!("on purpose") })
     }

@@ -153,12 +153,11 @@ impl Etcd {
 
     pub(super) fn commit(&mut self, message: &Message) -> Reply {
         let Message { key, lease, rule, request } = message;
-        let window = Some(rule.view() + 1);
         match request {
             Request::Enter { fence } => self.enter(message, *fence, None).unwrap_or_else(|| {
+                let elders = self.list(message, Some(rule.view()), Order::Key, Revision::MAX);
                 let created = self.put(key.clone(), *lease, stated_weight(*rule));
-                let listing = self.list(message, window, Order::Key, Revision::MAX);
-                Reply::Seen(Input::Entered { created, listing })
+                Reply::Seen(Input::Entered { created, listing: Listing { revision: created, ..elders } })
             }),
             Request::Try { fence, known } => self.enter(message, *fence, Some(*known)).unwrap_or_else(|| {
                 let created = self.put(key.clone(), *lease, stated_weight(*rule));
