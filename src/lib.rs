@@ -33,6 +33,7 @@
 //! | [`Health`], [`Deadline`] | how sure the session is of its lease, and until when |
 //! | [`Mutex`] | a fair lock: wait, try, try for a while, or take a ticket |
 //! | [`RwLock`] | many readers or one writer, in turn |
+//! | [`Semaphore`] | so many permits, one or several to a holder |
 //! | [`Ticket`] | a place in a queue that survives `select!` |
 //! | [`Guard`], [`Lost`], [`Loss`] | the one proof of a hold: whether it stands, and why it ended |
 //! | [`FencingToken`] | a number that is larger for every later holder |
@@ -109,7 +110,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`; of an election: the proposal. `LEASE` is the lease's id and `N` a count, in lower-case hex; no key is used twice |
+//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, and a semaphore's `weight` and `capacity`; of an election: the proposal. `LEASE` is the lease's id and `N` a count, in lower-case hex; no key is used twice |
 //! | `NAME/r-LEASE-N` | the same, of a reader |
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
 //!
@@ -127,6 +128,7 @@ mod name;
 mod queue;
 mod retry;
 mod rwlock;
+mod semaphore;
 mod session;
 mod ticket;
 mod token;
@@ -141,6 +143,7 @@ pub use etcd_client;
 pub use guard::{Guard, Lost};
 pub use mutex::Mutex;
 pub use rwlock::RwLock;
+pub use semaphore::Semaphore;
 pub use session::{Health, Session, SessionBuilder, connect_options};
 pub use ticket::{Grant, Ticket};
 pub use token::{FencingToken, Waiter};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
     Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, Mutex, Observation,
-    Observations, RwLock, Session, SessionBuilder, Ticket, Waiter,
+    Observations, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ fn handles_can_be_cloned_and_shared() {
     handle::<Session>();
     handle::<Mutex>();
     handle::<RwLock>();
+    handle::<Semaphore>();
     handle::<Election>();
     handle::<Lost>();
     handle::<Waiter>();
@@ -126,7 +127,7 @@ fn every_future_can_be_spawned(
 
 /// The same for the locks that several may hold.
 #[expect(dead_code, reason = "compiling it is the test")]
-fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock) {
+fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock, semaphore: fn() -> Semaphore) {
     let here = rwlock();
     future(async move { here.read().await });
     let here = rwlock();
@@ -144,6 +145,24 @@ fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock) {
     let here = rwlock();
     future(async move { here.enqueue_write().await });
     let here = rwlock();
+    future(async move { here.queue().await });
+    let here = semaphore();
+    future(async move { here.acquire().await });
+    let here = semaphore();
+    future(async move { here.acquire_many(1).await });
+    let here = semaphore();
+    future(async move { here.try_acquire().await });
+    let here = semaphore();
+    future(async move { here.try_acquire_many(1).await });
+    let here = semaphore();
+    future(async move { here.try_acquire_for(Duration::ZERO).await });
+    let here = semaphore();
+    future(async move { here.try_acquire_many_for(1, Duration::ZERO).await });
+    let here = semaphore();
+    future(async move { here.enqueue().await });
+    let here = semaphore();
+    future(async move { here.enqueue_many(1).await });
+    let here = semaphore();
     future(async move { here.queue().await });
 }
 

@@ -10,7 +10,7 @@ use std::any::Any;
 use std::pin::Pin;
 
 use common::{ByHand, Drops, LIMIT, Progress, TestResult, World, equals, on_etcd, soon, until};
-use tenure::{Guard, Session, Ticket};
+use tenure::{Guard, Semaphore, Session, Ticket};
 
 type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
 type Way = (&'static str, Kind, fn(Session) -> Doing);
@@ -20,6 +20,7 @@ type Way = (&'static str, Kind, fn(Session) -> Doing);
 enum Kind {
     Mutex,
     RwLock,
+    Semaphore,
 }
 
 impl Kind {
@@ -28,6 +29,7 @@ impl Kind {
         match self {
             Self::Mutex => session.mutex("name").enqueue().await,
             Self::RwLock => session.rwlock("name").enqueue_write().await,
+            Self::Semaphore => semaphore(session).enqueue_many(3).await,
         }
     }
 
@@ -36,12 +38,16 @@ impl Kind {
     }
 }
 
+fn semaphore(session: &Session) -> Semaphore {
+    session.semaphore("name", 3)
+}
+
 fn doing<T: Any>(acquisition: impl Future<Output = tenure::Result<T>> + 'static) -> Doing {
     Box::pin(async move { Box::new(acquisition.await.unwrap()) as Box<dyn Any> })
 }
 
 /// Everything that takes a place, and what it returns.
-const WAYS: [Way; 9] = [
+const WAYS: [Way; 13] = [
     ("lock", Kind::Mutex, |session| doing(async move { session.mutex("name").lock().await })),
     ("try_lock", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock().await })),
     ("try_lock_for", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock_for(LIMIT).await })),
@@ -51,6 +57,16 @@ const WAYS: [Way; 9] = [
     ("try_read_for", Kind::RwLock, |session| doing(async move { session.rwlock("name").try_read_for(LIMIT).await })),
     ("enqueue_read", Kind::RwLock, |session| {
         doing(async move { session.rwlock("name").enqueue_read().await?.granted().await })
+    }),
+    ("acquire", Kind::Semaphore, |session| doing(async move { semaphore(&session).acquire().await })),
+    ("try_acquire_many", Kind::Semaphore, |session| {
+        doing(async move { semaphore(&session).try_acquire_many(2).await })
+    }),
+    ("try_acquire_for", Kind::Semaphore, |session| {
+        doing(async move { semaphore(&session).try_acquire_for(LIMIT).await })
+    }),
+    ("enqueue_many", Kind::Semaphore, |session| {
+        doing(async move { semaphore(&session).enqueue_many(2).await?.granted().await })
     }),
     ("write", Kind::RwLock, |session| doing(async move { session.rwlock("name").write().await })),
 ];

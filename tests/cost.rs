@@ -60,6 +60,63 @@ async fn an_uncontended_read_lock_is_one_request_and_its_release_is_one() -> Tes
     .await
 }
 
+/// A permit that is there costs what a free lock does, whoever holds the others.
+#[tokio::test]
+async fn an_uncontended_permit_is_one_request_and_its_release_is_one() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let semaphore = session.semaphore("name", 4);
+        let beside = other.semaphore("name", 4).acquire_many(2).await?;
+        // Its hold is watched once it is not short any more.
+        let begun = world.settled_requests(3.0).await;
+        for _ in 0..10 {
+            let before = world.requests().await;
+            let guard = semaphore.acquire_many(2).await?;
+            let held = world.requests().await;
+            assert_eq!(held.since(before), Requests { txns: 1, reads: 0, writes: 0 });
+            guard.unlock().await?;
+            assert_eq!(world.requests().await.since(held), Requests { txns: 0, reads: 0, writes: 1 });
+        }
+        // Nothing follows later either.
+        assert_eq!(world.settled_requests(3.0).await.since(begun).all(), 20);
+        beside.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// However many wait.
+#[tokio::test]
+async fn a_release_wakes_as_many_as_there_are_permits_at_most() -> TestResult {
+    on_etcd(async |world: &World| {
+        let mut holding = Vec::new();
+        for _ in 0..2 {
+            holding.push(world.session().await?.semaphore("name", 2).acquire().await?);
+        }
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let mut ticket = world.session().await?.semaphore("name", 2).enqueue().await?;
+            waiting.push(tokio::spawn(async move { ticket.granted().await }));
+        }
+        // Each session watches its fence key and its own place, and those who wait the two before them.
+        let mut watches = 10.0 + 10.0 + 8.0 * 2.0;
+        for next in waiting {
+            let before = world.settled_requests(watches).await;
+            holding.remove(0).unlock().await?;
+            holding.push(soon("the next holds", next).await??);
+            // The session of the hold is gone with it, and the next watches nobody but itself.
+            watches -= 2.0 + 2.0;
+            let spent = world.settled_requests(watches).await.since(before);
+            assert!(spent.writes == 1 && spent.reads + spent.txns <= 2, "{spent:?}");
+        }
+        for guard in holding {
+            guard.unlock().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// All of them have to hear of it, and none has to ask more than once.
 #[tokio::test]
 async fn a_writer_s_release_costs_each_reader_one_read_at_most() -> TestResult {

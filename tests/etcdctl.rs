@@ -94,6 +94,36 @@ async fn a_command_under_etcdctl_lock_excludes_a_mutex() -> TestResult {
     .await
 }
 
+/// A lock of theirs is a writer to our readers, and takes all permits.
+#[tokio::test]
+async fn etcdctl_lock_waits_for_readers_and_permits_and_they_for_it() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.etcd.session(Duration::from_secs(60)).await?;
+        let (lock, semaphore) = (session.rwlock("name"), session.semaphore("gpu", 3));
+        let ours = [lock.read().await?, lock.read().await?, semaphore.acquire().await?, semaphore.acquire().await?];
+        let (mut reader, mut permit) =
+            (Etcdctl::run(world, &["lock", TTL, "name"])?, Etcdctl::run(world, &["lock", TTL, "gpu"])?);
+        for name in ["name/", "gpu/"] {
+            equals("they queue", 3, async || world.keys(name).await.len()).await;
+        }
+        let mut behind = (lock.enqueue_read().await?, semaphore.enqueue().await?);
+        assert!(lock.try_read().await?.is_none());
+        assert!(semaphore.try_acquire().await?.is_none());
+        for guard in ours {
+            guard.unlock().await?;
+        }
+        assert_eq!(lock.queue().await?[0].key(), reader.line().await?);
+        assert_eq!(semaphore.queue().await?[0].key(), permit.line().await?);
+        assert_eq!((behind.0.position().await?, behind.1.position().await?), (1, 1));
+        reader.interrupt().await?;
+        permit.interrupt().await?;
+        soon("it is our turn", behind.0.granted()).await?.unlock().await?;
+        soon("it is our turn", behind.1.granted()).await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// `etcdctl elect` has a lease of 60 s, which it does not revoke either.
 async fn revoke_what_etcdctl_left(world: &World, ours: i64) -> TestResult {
     for lease in world.leases().await.into_iter().filter(|lease| *lease != ours) {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{ByHand, LONG, Progress, TestResult, World, on_etcd, soon, until};
-use tenure::etcd_client::PutOptions;
+use tenure::etcd_client::{DeleteOptions, PutOptions};
 use tenure::{Error, Guard, Loss, RwLock, Session, Ticket, Waiter};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -17,6 +17,12 @@ const SHORT: Duration = Duration::from_secs(2);
 
 async fn sessions(world: &World) -> tenure::Result<[Session; 3]> {
     Ok([world.session().await?, world.session().await?, world.session().await?])
+}
+
+/// One for all, where holds are handed on in memory.
+async fn shared(world: &World) -> tenure::Result<[Session; 3]> {
+    let session = world.session().await?;
+    Ok([session.clone(), session.clone(), session])
 }
 
 /// It is not granted, although everything that etcd has to say to it has been said.
@@ -115,7 +121,7 @@ async fn a_writer_is_alone() -> TestResult {
 #[tokio::test]
 async fn a_reader_behind_a_waiting_writer_waits() -> TestResult {
     on_etcd(async |world: &World| {
-        for [one, two, three] in [sessions(world).await?, [&world.session().await?; 3].map(Session::clone)] {
+        for [one, two, three] in [sessions(world).await?, shared(world).await?] {
             let reading = one.rwlock("name").read().await?;
             let mut writer = two.rwlock("name").enqueue_write().await?;
             let mut behind = three.rwlock("name").enqueue_read().await?;
@@ -136,7 +142,7 @@ async fn a_reader_behind_a_waiting_writer_waits() -> TestResult {
 #[tokio::test]
 async fn a_writer_that_gives_up_lets_the_readers_behind_it_in() -> TestResult {
     on_etcd(async |world: &World| {
-        for [one, two, three] in [sessions(world).await?, [&world.session().await?; 3].map(Session::clone)] {
+        for [one, two, three] in [sessions(world).await?, shared(world).await?] {
             let reading = one.rwlock("name").read().await?;
             let writer = two.rwlock("name").enqueue_write().await?;
             let mut behind = three.rwlock("name").enqueue_read().await?;
@@ -211,7 +217,7 @@ async fn tokens_follow_the_order_of_the_queue() -> TestResult {
 #[tokio::test]
 async fn a_try_succeeds_beside_readers_and_fails_beside_a_writer() -> TestResult {
     on_etcd(async |world: &World| {
-        for [one, two, _] in [sessions(world).await?, [&world.session().await?; 3].map(Session::clone)] {
+        for [one, two, _] in [sessions(world).await?, shared(world).await?] {
             let (ours, theirs) = (one.rwlock("name"), two.rwlock("name"));
             let reading = theirs.try_read().await?.expect("nobody is there");
             // More than once: a handle that met somebody asks in another way.
@@ -301,7 +307,7 @@ async fn a_key_tells_whether_it_reads_or_writes() -> TestResult {
 #[tokio::test]
 async fn mutexes_and_go_s_clients_count_as_writers() -> TestResult {
     on_etcd(async |world: &World| {
-        for [one, two, three] in [sessions(world).await?, [&world.session().await?; 3].map(Session::clone)] {
+        for [one, two, three] in [sessions(world).await?, shared(world).await?] {
             let reading = one.rwlock("name").read().await?;
             let mut mutex = two.mutex("name").enqueue().await?;
             let go = put_as_go_does(world, "name").await?;
@@ -355,7 +361,7 @@ async fn keys_deeper_down_block_nobody() -> TestResult {
         for guard in nested {
             guard.unlock().await?;
         }
-        let prefix = tenure::etcd_client::DeleteOptions::new().with_prefix();
+        let prefix = DeleteOptions::new().with_prefix();
         world.client().delete("a/", Some(prefix)).await?;
         Ok(())
     })

@@ -51,7 +51,6 @@ impl Rule {
     /// Waits for all but readers: writers, mutexes, and other clients' keys alike.
     pub(crate) const READ: Self = Self { kind: Kind::Read, lane: "r-", until: "r-", permits: 1, weight: 1 };
 
-    #[cfg(test)]
     pub(crate) const fn semaphore(permits: u32, weight: u32) -> Self {
         assert!(0 < weight && weight <= permits);
         Self { kind: Kind::Semaphore, permits, weight, ..Self::MUTEX }
