@@ -9,7 +9,7 @@ mod check;
 mod history;
 
 use check::{RECOVERY, Rule, SCHEDULING, check};
-use history::{DIRECTOR, Event, Hold, How, Left, Nanos, Process, SECOND, Seen, What};
+use history::{DIRECTOR, Event, Hold, How, Left, Nanos, Process, SECOND, Seen, Share, What, lease_of};
 
 const TTL: Nanos = 3 * SECOND;
 
@@ -34,8 +34,12 @@ fn by_director(time: Nanos, what: What) -> Event {
 
 /// A hold of process and token 1, say, that is valid at these instants, until the deadline.
 fn held(process: Process, times: &[Nanos], deadline: Nanos) -> Vec<Event> {
+    shared(Share::ALONE, process, times, deadline)
+}
+
+fn shared(share: Share, process: Process, times: &[Nanos], deadline: Nanos) -> Vec<Event> {
     let token = i64::from(process);
-    let granted = What::Granted { ask: 0, hold: hold(token), key: key(token) };
+    let granted = What::Granted { ask: 0, hold: hold(token), key: key(token), share };
     let valid = times.iter().map(|&time| at(time, process, What::Valid { hold: hold(token), deadline }));
     [at(times[0], process, granted)].into_iter().chain(valid).collect()
 }
@@ -97,8 +101,55 @@ fn a_token_that_goes_back_is_found() {
 
 #[test]
 fn a_token_that_is_granted_twice_is_found() {
-    let again = at(30, 2, What::Granted { ask: 1, hold: hold(1), key: key(1) });
+    let again = at(30, 2, What::Granted { ask: 1, hold: hold(1), key: key(1), share: Share::ALONE });
     assert_eq!(broken(&[held(1, &[10, 20], 90), vec![again]]), [Rule::Exclusion]);
+}
+
+#[test]
+fn readers_hold_at_once_and_a_writer_beside_one_is_found() {
+    let (read, write) = (Share::READ, Share::WRITE);
+    let readers = [shared(read, 1, &[10, 50], 90), shared(read, 2, &[20, 40], 90)].concat();
+    assert_eq!(broken(&[readers.clone(), shared(write, 3, &[51, 60], 90)]), NOTHING);
+    assert_eq!(broken(&[readers.clone(), shared(write, 3, &[50, 60], 90)]), [Rule::Exclusion], "beside the longer");
+    assert_eq!(broken(&[readers, shared(write, 3, &[41, 45], 90)]), [Rule::Exclusion], "within the longer");
+    let writer = shared(write, 1, &[10, 20], 90);
+    assert_eq!(broken(&[writer.clone(), shared(read, 2, &[21], 90), shared(read, 3, &[21], 90)]), NOTHING);
+    assert_eq!(broken(&[writer.clone(), shared(read, 2, &[15], 90)]), [Rule::Exclusion], "a reader beside a writer");
+    assert_eq!(broken(&[writer, shared(write, 2, &[15], 90)]), [Rule::Exclusion], "two writers");
+    // A reader that passed a writer who was before it in the queue.
+    assert_eq!(broken(&[shared(read, 2, &[5, 6], 90), shared(write, 1, &[10, 20], 90)]), [Rule::Exclusion]);
+}
+
+#[test]
+fn more_weight_than_there_are_permits_is_found() {
+    let permits = |weight, process, times: &[Nanos]| shared(Share { weight, of: 4 }, process, times, 90);
+    assert_eq!(broken(&[permits(1, 1, &[10, 50]), permits(1, 2, &[20, 40]), permits(2, 3, &[30, 60])]), NOTHING);
+    let three = [permits(1, 1, &[10, 50]), permits(1, 2, &[20, 40]), permits(3, 3, &[30, 60])];
+    assert_eq!(broken(&three), [Rule::Exclusion]);
+    // One goes in time, or is taken away by an operator.
+    assert_eq!(broken(&[permits(1, 1, &[10, 50]), permits(1, 2, &[20, 29]), permits(3, 3, &[30, 60])]), NOTHING);
+    let deleted = by_director(25, What::Deleting { key: key(2) });
+    assert_eq!(broken(&[three.concat(), vec![deleted]]), NOTHING);
+    // Who comes later may be seen earlier, if both were let in.
+    assert_eq!(broken(&[permits(2, 2, &[10, 50]), permits(2, 1, &[20, 40])]), NOTHING);
+    assert_eq!(broken(&[permits(3, 2, &[10, 50]), permits(2, 1, &[20, 40])]), [Rule::Exclusion]);
+}
+
+#[test]
+fn work_of_too_many_at_once_is_found() {
+    let working = |share, process: Process, from, to| {
+        [shared(share, process, &[from], 90), worked(process, from, to, 90)].concat()
+    };
+    assert_eq!(broken(&[working(Share::READ, 1, 10, 30), working(Share::READ, 2, 11, 29)]), NOTHING);
+    let writer = working(Share::WRITE, 3, 29, 40);
+    let readers = [working(Share::READ, 1, 10, 30), working(Share::READ, 2, 11, 20)].concat();
+    assert_eq!(broken(&[readers, writer]), [Rule::Work]);
+}
+
+#[test]
+fn a_reader_s_key_is_of_its_lease_too() {
+    assert_eq!(lease_of("chaos/n/1f-2"), Some(0x1f));
+    assert_eq!(lease_of("chaos/n/r-1f-2"), Some(0x1f));
 }
 
 /// etcd gives the lock to the next at once; the holder hears of it a little later.
@@ -139,7 +190,7 @@ fn a_loss_that_is_told_late_is_found() {
     assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING)]), [Rule::Deadline]);
     assert_eq!(broken(&[held(1, &[10, 20], 90), told(91 + SCHEDULING), stopped(1, 30, 100)]), NOTHING);
     // Lost before it was looked at: until when it held is not known.
-    let granted = at(10, 1, What::Granted { ask: 0, hold: hold(1), key: key(1) });
+    let granted = at(10, 1, What::Granted { ask: 0, hold: hold(1), key: key(1), share: Share::ALONE });
     assert_eq!(broken(&[vec![granted], told(91 + SCHEDULING)]), NOTHING);
 }
 

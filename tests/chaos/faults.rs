@@ -62,7 +62,7 @@ const ALL: [Fault; 20] = [
 ];
 
 /// The names of the workers' locks and of their election.
-const NAMES: [&str; 5] = ["jobs", "queue", "file", "fenced", "leader"];
+const NAMES: [&str; 7] = ["jobs", "queue", "pages", "permits", "file", "fenced", "leader"];
 
 /// Causes faults. One process suffers one at a time.
 pub(crate) struct Injector {

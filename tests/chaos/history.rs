@@ -29,6 +29,20 @@ pub(crate) struct Hold {
     pub(crate) token: i64,
 }
 
+/// How much of a name a hold takes up. Those who hold at once take up no more than there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Share {
+    pub(crate) weight: u32,
+    pub(crate) of: u32,
+}
+
+impl Share {
+    pub(crate) const ALONE: Self = Self { weight: 1, of: 1 };
+    /// Of a read-write lock: as many readers as there are, or one writer.
+    pub(crate) const READ: Self = Self { weight: 1, of: u32::MAX };
+    pub(crate) const WRITE: Self = Self { weight: u32::MAX, of: u32::MAX };
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum What {
     /// A worker asks for a hold.
@@ -42,6 +56,7 @@ pub(crate) enum What {
         ask: u64,
         hold: Hold,
         key: String,
+        share: Share,
     },
     /// It has none, and is not in the queue any more.
     Left {
@@ -197,8 +212,9 @@ pub(crate) fn now() -> Nanos {
     time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
 }
 
-/// The last part of a key's session: `NAME/<lease>-<n>` is of this lease.
+/// The last part of a key's session: `NAME/<lease>-<n>` is of this lease, and so is a reader's `NAME/r-<lease>-<n>`.
 pub(crate) fn lease_of(key: &str) -> Option<i64> {
-    let (lease, _) = key.rsplit('/').next()?.split_once('-')?;
+    let own = key.rsplit('/').next()?;
+    let (lease, _) = own.strip_prefix("r-").unwrap_or(own).split_once('-')?;
     i64::from_str_radix(lease, 16).ok()
 }

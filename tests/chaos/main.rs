@@ -13,6 +13,7 @@ mod check;
 mod faults;
 mod figures;
 mod history;
+mod locks;
 #[path = "../common/proxy.rs"]
 mod proxy;
 mod stage;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tenure::etcd_client::{Txn, TxnOp};
-use tenure::{Guard, Leadership, Mutex, Observation};
+use tenure::{Guard, Leadership, Observation};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
 use crate::check::RECOVERY;
-use crate::history::{Hold, How, Left, Seen, What, now};
+use crate::history::{Hold, How, Left, Seen, Share, What, now};
+use crate::locks::Lock;
 use crate::worker::{ASK, Worker, deadline};
 
 /// How often a holder says that it is one.
@@ -24,8 +25,8 @@ fn millis(millis: u64) -> Duration {
 
 /// Locks in every way there is, and holds for a while.
 pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng) {
-    let mutex = worker.session.mutex(name);
     while !worker.finish.is_cancelled() {
+        let lock = Lock::of(&worker.session, name, &mut rng);
         let how = match rng.u32(..10) {
             0..3 => How::Lock,
             3 => How::Try,
@@ -34,7 +35,7 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
             8 => How::Dropped { millis: rng.u64(..200) },
             _ => How::GivenUp { millis: rng.u64(..200) },
         };
-        if let Some(guard) = ask(&worker, &mutex, how).await {
+        if let Some(guard) = ask(&worker, &lock, how).await {
             let way = if rng.bool() { Way::Unlock } else { Way::Drop };
             match rng.u32(..20) {
                 // Until its deadline, should nobody renew it meanwhile.
@@ -49,17 +50,17 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
 }
 
 /// Asks for a hold, and says so.
-async fn ask(worker: &Worker, mutex: &Mutex, how: How) -> Option<Guard> {
+async fn ask(worker: &Worker, lock: &Lock, how: How) -> Option<Guard> {
     let ask = worker.next_ask();
-    worker.log.say(What::Asked { ask, name: mutex.name().to_owned(), how });
+    worker.log.say(What::Asked { ask, name: lock.name().to_owned(), how });
     let outcome = match how {
-        How::Lock | How::Run => mutex.lock().await.map(Some),
-        How::Try => mutex.try_lock().await,
-        How::TryFor { millis: limit } => mutex.try_lock_for(millis(limit)).await,
-        How::Ticket { drops, millis: limit } => ticket(mutex, drops, millis(limit)).await.map(Some),
-        How::Dropped { millis: limit } => timeout(millis(limit), mutex.lock()).await.ok().transpose(),
+        How::Lock | How::Run => lock.lock().await.map(Some),
+        How::Try => lock.try_lock().await,
+        How::TryFor { millis: limit } => lock.try_lock_for(millis(limit)).await,
+        How::Ticket { drops, millis: limit } => ticket(lock, drops, millis(limit)).await.map(Some),
+        How::Dropped { millis: limit } => timeout(millis(limit), lock.lock()).await.ok().transpose(),
         How::GivenUp { millis: limit } => {
-            let ticket = mutex.enqueue().await;
+            let ticket = lock.enqueue().await;
             sleep(millis(limit)).await;
             ticket.map(|_| None)
         }
@@ -67,7 +68,7 @@ async fn ask(worker: &Worker, mutex: &Mutex, how: How) -> Option<Guard> {
     match outcome {
         Ok(Some(guard)) => {
             let (hold, key) = (Worker::hold(&guard), guard.key().to_owned());
-            worker.log.say(What::Granted { ask, hold, key });
+            worker.log.say(What::Granted { ask, hold, key, share: lock.share() });
             worker.say_validity(&guard);
             return Some(guard);
         }
@@ -80,8 +81,8 @@ async fn ask(worker: &Worker, mutex: &Mutex, how: How) -> Option<Guard> {
     None
 }
 
-async fn ticket(mutex: &Mutex, drops: u32, limit: Duration) -> tenure::Result<Guard> {
-    let mut ticket = mutex.enqueue().await?;
+async fn ticket(lock: &Lock, drops: u32, limit: Duration) -> tenure::Result<Guard> {
+    let mut ticket = lock.enqueue().await?;
     for _ in 0..drops {
         if let Ok(granted) = timeout(limit, ticket.granted()).await {
             return granted;
@@ -175,7 +176,7 @@ impl Drop for Work<'_> {
 
 /// Writes into the set in the file, unfenced: reads it as a whole, and writes it as a whole a little later.
 pub(crate) async fn file(worker: Arc<Worker>, mut rng: Rng) {
-    let mutex = worker.session.mutex("file");
+    let mutex = Lock::mutex(&worker.session, "file");
     while !worker.finish.is_cancelled() {
         if let Some(guard) = ask(&worker, &mutex, How::Lock).await {
             let (times, nap) = (rng.u32(1..5), millis(rng.u64(1..8)));
@@ -212,7 +213,7 @@ pub(crate) fn read(path: &Path) -> Vec<u64> {
 
 /// Writes into the set in etcd, fenced: reads how many there are, and puts the next.
 pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
-    let mutex = worker.session.mutex("fenced");
+    let mutex = Lock::mutex(&worker.session, "fenced");
     while !worker.finish.is_cancelled() {
         if let Some(guard) = ask(&worker, &mutex, How::Lock).await {
             let (times, careless) = (rng.u32(1..4), rng.u32(..4) == 0);
@@ -282,7 +283,7 @@ pub(crate) async fn lead(worker: Arc<Worker>, mut rng: Rng) {
 
 async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
     let (hold, key) = (Worker::hold(&term), term.key().to_owned());
-    worker.log.say(What::Granted { ask: worker.next_ask(), hold, key });
+    worker.log.say(What::Granted { ask: worker.next_ask(), hold, key, share: Share::ALONE });
     let work = Work::begin(worker, &term);
     let until = Instant::now() + millis(rng.u64(50..15_000));
     let (ending, heeds) = (term.ending(), rng.bool());

@@ -134,7 +134,7 @@ async fn run(config: Config, finish: CancellationToken) {
     let worker = Arc::new(Worker { config, log, session, kv, finish, asks, elements });
     let mut seeds = fastrand::Rng::with_seed(worker.config.seed);
     let mut tasks = JoinSet::new();
-    for name in ["jobs", "jobs", "queue", "queue"] {
+    for name in ["jobs", "jobs", "queue", "queue", "pages", "pages", "permits", "permits"] {
         tasks.spawn(work::locks(worker.clone(), name, seeds.fork()));
     }
     tasks.spawn(work::file(worker.clone(), seeds.fork()));

@@ -17,17 +17,17 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
     asks(facts, found);
 }
 
-/// Of two holds, the one with the smaller token is over when the other begins. An operator who takes the key away is
-/// the one who makes two of them.
+/// Of two holds that exclude each other, the one with the smaller token is over when the other begins; of more that
+/// may not all hold at once, so many. An operator who takes the key away is the one who makes too many of them.
 fn exclusion(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
-    let mut earlier: Option<(Nanos, &Life)> = None;
+    let mut earlier: Vec<(Nanos, &Life)> = Vec::new();
     for life in lives {
         let Some((first, last)) = life.valid else { continue };
         let taken = facts.taken(&life.key).unwrap_or(Nanos::MAX);
         if first > taken {
             continue;
         }
-        if let Some((until, other)) = earlier.filter(|(until, _)| *until >= first) {
+        if let Some((until, other)) = in_the_way(life, earlier.iter().filter(|(until, _)| *until >= first)) {
             found.push(Violation {
                 rule: Rule::Exclusion,
                 text: format!(
@@ -42,11 +42,18 @@ fn exclusion(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
                 ),
             });
         }
-        let until = last.min(taken);
-        if earlier.is_none_or(|(other, _)| until > other) {
-            earlier = Some((until, life));
-        }
+        earlier.push((last.min(taken), life));
     }
+}
+
+/// Who of those beside it, all earlier in the queue, holds longest, if there is no room for it.
+fn in_the_way<'a>(
+    life: &Life,
+    beside: impl Iterator<Item = &'a (Nanos, &'a Life)> + Clone,
+) -> Option<(Nanos, &'a Life)> {
+    let weight = beside.clone().fold(0u64, |sum, (_, other)| sum + u64::from(other.share.weight));
+    let too_many = weight + u64::from(life.share.weight) > u64::from(life.share.of);
+    too_many.then(|| beside.max_by_key(|(until, _)| *until).copied()).flatten()
 }
 
 /// Whoever has a guard hears of its end.
@@ -80,7 +87,7 @@ fn deadline(facts: &Facts, life: &Life, found: &mut Vec<Violation>) {
 
 /// No work is alive after its deadline, nor while that of the next holder is.
 fn work(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
-    let mut earlier: Option<(Nanos, &Life)> = None;
+    let mut earlier: Vec<(Nanos, &Life)> = Vec::new();
     for life in lives {
         let Some(work) = life.work else { continue };
         let mut report = |text: String| {
@@ -97,7 +104,7 @@ fn work(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
         if work.ended.is_some() && ended > facts.in_time(life.process, known) {
             report(format!("ended {} ms after its deadline", (ended - known) / 1_000_000));
         }
-        if let Some((until, other)) = earlier.filter(|(until, _)| *until > work.began) {
+        if let Some((until, other)) = in_the_way(life, earlier.iter().filter(|(until, _)| *until > work.began)) {
             report(format!(
                 "began {} ms before that of process {} with token {} ended",
                 (until - work.began) / 1_000_000,
@@ -106,10 +113,7 @@ fn work(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
             ));
         }
         // What comes after the deadline was reported above, unless its process was stopped.
-        let until = ended.min(known).min(facts.taken(&life.key).unwrap_or(Nanos::MAX));
-        if earlier.is_none_or(|(other, _)| until > other) {
-            earlier = Some((until, life));
-        }
+        earlier.push((ended.min(known).min(facts.taken(&life.key).unwrap_or(Nanos::MAX)), life));
     }
 }
 

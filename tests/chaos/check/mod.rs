@@ -13,7 +13,7 @@ mod sets;
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::history::{DIRECTOR, Event, Hold, How, Nanos, Process, SECOND, What, lease_of};
+use crate::history::{DIRECTOR, Event, Hold, How, Nanos, Process, SECOND, Share, What, lease_of};
 
 /// How late the machine may be in letting a process run that is due: it has few cores, and shares them with three
 /// members of etcd and whatever else is running.
@@ -33,7 +33,7 @@ pub(crate) struct Violation {
 /// What is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Rule {
-    /// No two guards of a name are valid at one instant, and later ones have larger tokens.
+    /// No two guards of a name are valid at one instant, or no more than share it, and later ones have larger tokens.
     Exclusion,
     /// No guard is valid after its deadline, and the loss is told in time.
     Deadline,
@@ -108,6 +108,7 @@ pub(crate) struct Life {
     pub(crate) hold: Hold,
     pub(crate) process: Process,
     pub(crate) key: String,
+    pub(crate) share: Share,
     /// When the guard first said that it is valid, and when last.
     pub(crate) valid: Option<(Nanos, Nanos)>,
     /// The latest that was said.
@@ -228,11 +229,12 @@ impl Facts {
 
 fn note_life(lives: &mut HashMap<Hold, Life>, event: &Event) {
     let at = event.at;
-    if let What::Granted { hold, key, .. } = &event.what {
+    if let What::Granted { hold, key, share, .. } = &event.what {
         let life = Life {
             hold: hold.clone(),
             process: event.by,
             key: key.clone(),
+            share: *share,
             valid: None,
             deadline: 0,
             releasing: None,
