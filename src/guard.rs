@@ -1,15 +1,18 @@
 //! The one proof of a hold, whatever granted it.
 
+pub(crate) mod fenced;
+
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crate::clock::Deadline;
-use crate::error::{Error, Loss, Result, Verdict, code, verdict};
-use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use crate::error::{Error, Loss, Result};
+use crate::etcd_client::{Compare, CompareOp, Txn, TxnResponse};
 use crate::queue::driver::Attempt;
 use crate::queue::{Claim, Departure, Seat};
 use crate::session::Session;
@@ -109,7 +112,7 @@ impl Guard {
 
     /// Completes when the hold has ended, with the reason: [`Loss::Released`] after an unlock.
     pub fn lost(&self) -> Lost {
-        Lost { hold: self.hold.clone(), waiting: None }
+        Lost::of(slice::from_ref(self))
     }
 
     /// Runs `future` while the hold stands, and drops it as soon as it does not.
@@ -122,14 +125,7 @@ impl Guard {
     ///
     /// Dropping this drops `future`; the hold goes on.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Loss> {
-        let running = self.session.core().runs.token();
-        let output = tokio::select! {
-            biased;
-            () = self.ended() => None,
-            output = future => Some(output),
-        };
-        drop(running);
-        match output {
+        match run_until(&self.session, self.ended(), future).await {
             Some(output) => Ok(output),
             None => Err(self.lost().await),
         }
@@ -145,9 +141,7 @@ impl Guard {
     ///
     /// Nothing is lost.
     pub async fn verify(&self) -> Result<()> {
-        // A transaction of compares alone may be answered by a member that lags; a range in it may not.
-        let own = GetOptions::new().with_keys_only();
-        self.commit(Txn::new().and_then([TxnOp::get(self.key(), Some(own))])).await.map(|_| ())
+        fenced::verify(slice::from_ref(self)).await
     }
 
     /// Commits `txn`, a transaction of at most 127 operations and 127 conditions, only if the hold stands in that
@@ -164,13 +158,7 @@ impl Guard {
     ///
     /// Dropped after its first poll, the transaction may or may not be applied.
     pub async fn txn(&self, txn: Txn) -> Result<TxnResponse> {
-        let travelling = &self.hold.travelling;
-        travelling.fetch_add(1, Ordering::AcqRel);
-        let reply = self.commit(txn).await;
-        if !matches!(reply, Err(Error::Unknown)) {
-            travelling.fetch_sub(1, Ordering::AcqRel);
-        }
-        reply
+        fenced::txn(slice::from_ref(self), txn).await
     }
 
     /// The condition under which the hold stands, for a transaction of one's own.
@@ -206,7 +194,7 @@ impl Guard {
         match attempt.leave().await {
             Departure::Confirmed => Ok(()),
             Departure::NoKey => Err(seat.reason(lease).await.into()),
-            Departure::Open | Departure::Unheard => Err(lease.loss().unwrap_or(Loss::Expired).into()),
+            Departure::Open | Departure::Unheard => Err(Error::Lost(lease.loss().unwrap_or(Loss::Expired))),
         }
     }
 
@@ -248,27 +236,6 @@ impl Guard {
         self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
         Attempt::patient(&self.session, self.hold.seat.clone())
     }
-
-    /// Wraps `txn` in the condition and takes its reply out again.
-    async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
-        let fenced = Txn::new().when([self.condition()]).and_then([TxnOp::txn(txn)]);
-        let core = self.session.core();
-        let mut kv = core.kv.clone();
-        let mut sent = core.call(kv.txn(fenced.clone())).await;
-        if matches!(&sent, Err(Some(error)) if verdict(error) == Verdict::Reauthenticate) {
-            // Not applied for sure, so that this is still the first.
-            core.reauthenticate().await;
-            sent = core.call(kv.txn(fenced)).await;
-        }
-        let reply = sent.map_err(Error::failed)?;
-        if !reply.succeeded() {
-            return Err(self.why_gone().await.into());
-        }
-        match reply.op_responses().pop() {
-            Some(TxnOpResponse::Txn(reply)) => Ok(reply),
-            _ => Err(Error::told(code::UNKNOWN, "the reply to a transaction is incomplete")),
-        }
-    }
 }
 
 impl Drop for Guard {
@@ -287,21 +254,53 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// Completes with the reason when a hold has ended. See [`Guard::lost`].
+/// Runs `future` until `ended` completes, and drops it then; closing the session waits for that.
+pub(crate) async fn run_until<F: Future>(
+    session: &Session,
+    ended: impl Future<Output = ()>,
+    future: F,
+) -> Option<F::Output> {
+    let running = session.core().runs.token();
+    let output = tokio::select! {
+        biased;
+        () = ended => None,
+        output = future => Some(output),
+    };
+    drop(running);
+    output
+}
+
+/// What the first of them gives; of none, nothing ever.
+pub(crate) async fn any<F: Future + Unpin>(mut futures: Vec<F>) -> F::Output {
+    poll_fn(|context| {
+        let ready = futures.iter_mut().map(|future| Pin::new(future).poll(context)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+/// Completes with the reason when a hold has ended, or any of several. See [`Guard::lost`] and
+/// [`MultiGuard::lost`](crate::MultiGuard::lost).
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Lost {
-    hold: Arc<Hold>,
+    holds: Vec<Arc<Hold>>,
     waiting: Option<Pin<Box<dyn Future<Output = Loss> + Send + Sync>>>,
+}
+
+impl Lost {
+    pub(crate) fn of(guards: &[Guard]) -> Self {
+        Self { holds: guards.iter().map(|guard| guard.hold.clone()).collect(), waiting: None }
+    }
 }
 
 impl Future for Lost {
     type Output = Loss;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Loss> {
-        let Self { hold, waiting } = &mut *self;
+        let Self { holds, waiting } = &mut *self;
         let waiting = waiting.get_or_insert_with(|| {
-            let hold = hold.clone();
-            Box::pin(async move { hold.seat.lost(&hold.lease).await })
+            let lost = |hold: Arc<Hold>| Box::pin(async move { hold.seat.lost(&hold.lease).await });
+            Box::pin(any(holds.iter().cloned().map(lost).collect()))
         });
         waiting.as_mut().poll(context)
     }
@@ -309,12 +308,13 @@ impl Future for Lost {
 
 impl Clone for Lost {
     fn clone(&self) -> Self {
-        Self { hold: self.hold.clone(), waiting: None }
+        Self { holds: self.holds.clone(), waiting: None }
     }
 }
 
 impl fmt::Debug for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lost").field("key", &self.hold.key).finish_non_exhaustive()
+        let keys: Vec<&str> = self.holds.iter().map(|hold| &*hold.key).collect();
+        f.debug_struct("Lost").field("keys", &keys).finish_non_exhaustive()
     }
 }

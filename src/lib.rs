@@ -36,6 +36,7 @@
 //! | [`Semaphore`] | so many permits, one or several to a holder |
 //! | [`Ticket`] | a place in a queue that survives `select!` |
 //! | [`Guard`], [`Lost`], [`Loss`] | the one proof of a hold: whether it stands, and why it ended |
+//! | [`MultiGuard`] | several mutexes, taken [together](Session::lock_all) without deadlock |
 //! | [`FencingToken`] | a number that is larger for every later holder |
 //! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives |
 //! | [`Leader`], [`Observation`], [`Observations`] | who leads, now and from now on |
@@ -123,6 +124,7 @@ mod clock;
 mod election;
 mod error;
 mod guard;
+mod multi;
 mod mutex;
 mod name;
 mod queue;
@@ -141,6 +143,7 @@ pub use election::{Election, Leader, Leadership, Observation, Observations};
 pub use error::{Error, Loss, Result};
 pub use etcd_client;
 pub use guard::{Guard, Lost};
+pub use multi::MultiGuard;
 pub use mutex::Mutex;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;

@@ -131,6 +131,11 @@ impl Mutex {
         self.queue.waiters().await
     }
 
+    /// Whether its name can be one.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.queue.name().map(drop)
+    }
+
     fn value(&self) -> Vec<u8> {
         self.queue.value(Rule::MUTEX)
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
-    Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, Mutex, Observation,
-    Observations, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
+    Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, MultiGuard, Mutex,
+    Observation, Observations, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ fn handles_can_be_cloned_and_shared() {
 #[test]
 fn guards_tickets_and_builders_can_be_sent_and_shared() {
     shared::<Guard>();
+    shared::<MultiGuard>();
     shared::<Leadership>();
     shared::<Ticket>();
     shared::<Ticket<Leadership>>();
@@ -164,6 +165,27 @@ fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock, semaphor
     future(async move { here.enqueue_many(1).await });
     let here = semaphore();
     future(async move { here.queue().await });
+}
+
+/// The same for several locks at once, whatever their names are given in.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn every_future_of_several_locks_can_be_spawned(session: fn() -> Session, guards: fn() -> MultiGuard) {
+    let here = session();
+    future(async move { here.lock_all(["a", "b"]).await });
+    let here = session();
+    future(async move { here.lock_all(vec!["a".to_owned()]).await });
+    let here = session();
+    future(async move { here.try_lock_all((0..3).map(|n| n.to_string())).await });
+    let here = session();
+    future(async move { here.try_lock_all_for(["a", "b"], Duration::ZERO).await });
+    future(guards().lost());
+    future(guards().unlock());
+    let here = guards();
+    future(async move { here.run(async {}).await });
+    let here = guards();
+    future(async move { here.verify().await });
+    let here = guards();
+    future(async move { here.txn(Txn::new()).await });
 }
 
 /// The same for elections, with work that borrows nothing.

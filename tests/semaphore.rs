@@ -425,9 +425,10 @@ async fn a_holder_is_told_of_its_loss_and_the_next_holds() -> TestResult {
             let (stays, lost) = (semaphore(&one).acquire().await?, semaphore(&two).acquire_many(2).await?);
             let mut next = semaphore(&three).enqueue_many(2).await?;
             waits(&mut next).await;
-            match expected {
-                Loss::Revoked => drop(world.client().lease_revoke(two.lease_id()).await?),
-                _ => drop(world.client().delete(lost.key(), None).await?),
+            if expected == Loss::Revoked {
+                world.client().lease_revoke(two.lease_id()).await?;
+            } else {
+                world.client().delete(lost.key(), None).await?;
             }
             assert_eq!(soon("`lost` fires", lost.lost()).await, expected);
             assert!(!lost.is_valid());
