@@ -59,7 +59,7 @@ impl Bench {
         for (key, value) in [
             ("bench", json!(name)),
             ("impl", json!("tenure")),
-            ("impl_version", json!("0.1.0")),
+            ("impl_version", json!(tenure_bench::version())),
             ("label", json!(settings.label)),
             ("endpoints", json!(settings.endpoints.join(","))),
             ("clients", json!(settings.clients)),

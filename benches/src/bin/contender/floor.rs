@@ -25,12 +25,15 @@ pub struct Options {
     /// A pause before each delete, such as 150ms; then only the event is measured.
     #[arg(long, default_value = "0", value_parser = clock::duration)]
     pace: Duration,
+    /// Leaves out the requests by themselves.
+    #[arg(long)]
+    event_only: bool,
     /// With 2, the watch is in a process of its own.
     #[arg(long, default_value_t = 1)]
     processes: usize,
 }
 
-pub async fn run(Options { settings, n, pace, processes }: Options) -> Result<()> {
+pub async fn run(Options { settings, n, pace, event_only, processes }: Options) -> Result<()> {
     let mut bench = Bench::open(settings, "floor").await?;
     let mut client = bench.client(0);
     let key = bench.name("watched");
@@ -67,7 +70,7 @@ pub async fn run(Options { settings, n, pace, processes }: Options) -> Result<()
     bench.set("delete_to_event", event.summary());
     bench.set("delete_with_watch_rtt", answer.summary());
     bench.set("watch_cost", after.cost(&before, n));
-    if pace.is_zero() {
+    if pace.is_zero() && !event_only {
         requests(&mut bench, client, n).await?;
     }
     bench.print();

@@ -62,10 +62,12 @@ impl Probe {
         (self.etcd.rss_kb as f64 - earlier.etcd.rss_kb as f64) * 1024.0
     }
 
-    /// Messages of watch streams that etcd has received and sent.
-    pub fn watch_messages(&self) -> f64 {
-        let count = |family: &str| self.counters.get(&format!("{family}:Watch")).copied().unwrap_or_default();
-        count(RECEIVED) + count(SENT)
+    /// Messages that etcd has received and sent, but for renewals, which go by the clock.
+    pub fn messages(&self) -> f64 {
+        let counted = |name: &str| {
+            !name.ends_with(":LeaseKeepAlive") && [RECEIVED, SENT].iter().any(|family| name.starts_with(family))
+        };
+        self.counters.iter().filter(|(name, _)| counted(name)).map(|(_, count)| count).sum()
     }
 
     /// What has changed since an earlier probe, and the same for each of `operations`.

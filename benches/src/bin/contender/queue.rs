@@ -13,7 +13,10 @@ use tokio::task::JoinSet;
 use crate::bench::{self, Bench, Settings};
 use crate::clock::{Nanos, millis, now};
 use crate::distribution::Distribution;
-use crate::probe::Probe;
+
+/// How long nobody may have asked etcd for anything until it is said that nobody does.
+const QUIET: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(30);
 
 #[derive(Args)]
 pub struct Options {
@@ -47,7 +50,7 @@ pub async fn run(Options { settings, waiters, sessions, parallel, join }: Option
     let begun = now();
     let mut line = Line::enqueue(&sessions, &name, waiters, join).await?;
     let stored = now() - begun;
-    settle(&bench).await?;
+    let watching = settle(&bench).await?.max(begun + stored) - begun;
     let queued = bench.probe().await?;
 
     let begun = now();
@@ -62,7 +65,9 @@ pub async fn run(Options { settings, waiters, sessions, parallel, join }: Option
     bench.set("sessions", sessions.len());
     bench.set("join", join);
     bench.set("open_sessions_ms", millis(opened));
+    // Until the last one has its place, and until the last one has asked for all that it waits for.
     bench.set("enqueue_keys_ms", millis(stored));
+    bench.set("enqueue_watching_ms", millis(watching));
     // Until the last one holds, and until the last release is confirmed.
     bench.set("drain_ms", millis(drained));
     bench.set("emptied_ms", millis(all_left));
@@ -156,15 +161,16 @@ fn gaps(mut last: Nanos, holds: &[Hold]) -> Distribution {
     Distribution::of(holds.iter().map(&mut gap).collect::<Vec<_>>())
 }
 
-/// Waits until nobody asks for another watch.
-async fn settle(bench: &Bench) -> Result<()> {
-    let mut messages = Probe::take(&bench.settings).await?.watch_messages();
-    loop {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let now = Probe::take(&bench.settings).await?.watch_messages();
-        if now == messages {
-            return Ok(());
+/// Waits until nobody asks etcd for anything any more. When that began.
+async fn settle(bench: &Bench) -> Result<Nanos> {
+    let mut asked = bench.probe().await?.messages();
+    let mut since = now();
+    while now() - since < QUIET.as_nanos() as Nanos {
+        tokio::time::sleep(POLL).await;
+        let messages = bench.probe().await?.messages();
+        if messages != asked {
+            (asked, since) = (messages, now());
         }
-        messages = now;
     }
+    Ok(since)
 }
