@@ -36,7 +36,7 @@ struct Options {
     /// The essential rows, in three minutes.
     #[arg(long)]
     quick: bool,
-    /// Prints every target that was missed, and fails if there is one.
+    /// Prints every target that was missed, and what went wrong, and fails if there is either.
     #[arg(long)]
     check: bool,
     /// Only this row; may be repeated.
@@ -94,6 +94,10 @@ async fn bench(options: Options) -> Result<ExitCode> {
     for verdict in &missed {
         println!("MISSED {verdict}");
     }
-    println!("{} of {} targets missed", missed.len(), verdicts.len());
-    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let faults = records.faults(Some(contenders::TENURE));
+    for fault in &faults {
+        println!("FAULT {fault}");
+    }
+    println!("{} of {} targets missed, {} faults", missed.len(), verdicts.len(), faults.len());
+    Ok(if missed.is_empty() && faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -11,6 +11,9 @@ use crate::figure::{median, number};
 use crate::machine::{self, Machine};
 use crate::place::Place;
 
+/// Counts that are zero where a lock does what it promises.
+const FAULTS: [&str; 3] = ["overlaps", "out_of_order", "observer_missed"];
+
 pub struct Record {
     pub case: String,
     pub place: Place,
@@ -103,6 +106,31 @@ impl Records {
             let (_, other) = self.answers(below).find(|(other, _)| *other == round)?;
             Some(number(answer, path)? / number(other, beside)?)
         }))
+    }
+
+    /// Whether another try would take its time in vain.
+    pub fn given_up(&self, of: Of<'_>) -> bool {
+        self.of(of).any(|record| !matches!(record.outcome, Outcome::Measured(_)))
+    }
+
+    /// What went wrong in what was measured: `WHERE, CASE, CONTENDER: 3 overlaps`.
+    pub fn faults(&self, contender: Option<&str>) -> Vec<String> {
+        let mut faults = Vec::new();
+        for record in self.all.iter().filter(|record| contender.is_none_or(|name| record.contender == name)) {
+            let at = format!("{}, {}, {}", record.place.id(), record.case, record.contender);
+            match &record.outcome {
+                Outcome::Measured(answer) => {
+                    for fault in FAULTS {
+                        if let Some(count) = answer[fault].as_u64().filter(|&count| count > 0) {
+                            faults.push(format!("{at}: {count} {}", fault.replace('_', " ")));
+                        }
+                    }
+                }
+                Outcome::Failed(error) => faults.push(format!("{at}: {error}")),
+                Outcome::NotOffered => {}
+            }
+        }
+        faults
     }
 
     /// How often a case was measured.

@@ -47,6 +47,10 @@ pub fn report(
             }
         }
     }
+    let faults = records.faults(None);
+    if !faults.is_empty() {
+        let _ = writeln!(report, "\n## Faults\n\n- {}", faults.join("\n- "));
+    }
     if !verdicts.is_empty() {
         report.push_str("\n## Targets\n\n| | where | target | measured | |\n|---|---|---|---|---|\n");
         for verdict in verdicts {

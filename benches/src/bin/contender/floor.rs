@@ -48,7 +48,7 @@ pub async fn run(Options { settings, n, pace, event_only, processes }: Options) 
         arguments.extend(bench.settings.flags(1));
         let mut process = Process::start(&arguments)?;
         process.expect("ready").await?;
-        Ear::There(process)
+        Ear::There(Box::new(process))
     };
 
     let (mut event, mut answer) = (Distribution::new(), Distribution::new());
@@ -80,7 +80,7 @@ pub async fn run(Options { settings, n, pace, event_only, processes }: Options) 
 /// Whoever hears of deletions.
 enum Ear {
     Here(mpsc::UnboundedReceiver<Nanos>),
-    There(Process),
+    There(Box<Process>),
 }
 
 impl Ear {
