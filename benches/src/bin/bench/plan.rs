@@ -296,7 +296,7 @@ fn queues(waiters: usize) -> impl Iterator<Item = Case> {
             peer_rounds: 1,
             fresh: true,
             figures: vec![
-                figure("queue up, ms", "enqueue_watching_ms", Unit::Millis),
+                figure("queue up, ms", "enqueue_watching_ms|enqueue_keys_ms", Unit::Millis),
                 figure("drain, ms", "emptied_ms|drain_ms", Unit::Millis),
                 micros("hand-off, in the first half", "drain_gap_first_half|drain_gap", ""),
                 figure("client memory, bytes a waiter", "client_bytes_per_waiter", Unit::Bytes),

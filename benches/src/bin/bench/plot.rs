@@ -6,7 +6,8 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::FontFamily;
 
-use crate::contenders::FLOOR;
+use crate::contenders::{FLOOR, TENURE};
+use crate::figure::shown;
 use crate::machine::Machine;
 use crate::place::Place;
 use crate::plan::{BETWEEN, QUEUED, Work};
@@ -47,6 +48,8 @@ struct Plot {
     /// What the marks of the x axis say; their places are 0, 1, ..
     ticks: Vec<String>,
     lines: Vec<Line>,
+    /// Where no line is.
+    legend: SeriesLabelPosition,
 }
 
 struct Line {
@@ -76,6 +79,7 @@ fn distribution(records: &Records, place: Place, waiters: usize) -> Plot {
         y: "µs",
         ticks: quantiles.map(|(tick, _)| tick.to_owned()).into(),
         lines,
+        legend: SeriesLabelPosition::UpperLeft,
     }
 }
 
@@ -93,6 +97,7 @@ fn rate(records: &Records, place: Place) -> Plot {
         y: "hand-offs a second",
         ticks: BETWEEN.map(|waiters| waiters.to_string()).into(),
         lines,
+        legend: SeriesLabelPosition::LowerRight,
     }
 }
 
@@ -114,15 +119,19 @@ fn queue(records: &Records, work: &Work, place: Place) -> Plot {
         title: format!("To queue up and drain, each waiter; {place}"),
         x: "waiters in the queue",
         y: "µs a waiter",
-        ticks: lengths.iter().map(ToString::to_string).collect(),
+        ticks: lengths.iter().map(|&length| shown(length as f64)).collect(),
         lines,
+        legend: SeriesLabelPosition::UpperLeft,
     }
 }
 
 /// A line for each contender that has figures.
 fn lines(records: &Records, figures: impl Fn(&str) -> Vec<Option<f64>>) -> Vec<Line> {
     let mut lines = Vec::new();
-    for (index, name) in records.contenders().into_iter().enumerate() {
+    // So that each has one colour in all plots.
+    let known = [FLOOR, TENURE].map(str::to_owned).into_iter();
+    let others = records.contenders().into_iter().filter(|name| ![FLOOR, TENURE].contains(&name.as_str()));
+    for (index, name) in known.chain(others).enumerate() {
         let figures = figures(&name).into_iter().enumerate();
         let points: Vec<_> =
             figures.filter_map(|(at, figure)| Some((at as f64, figure.filter(|&figure| figure > 0.0)?))).collect();
@@ -157,7 +166,7 @@ impl Plot {
             .y_desc(self.y)
             .x_labels(self.ticks.len())
             .x_label_formatter(&|at| self.tick(*at))
-            .y_label_formatter(&|value| crate::figure::shown(*value))
+            .y_label_formatter(&|value| shown(*value))
             .label_style(font(13))
             .draw()?;
         for line in &self.lines {
@@ -167,7 +176,7 @@ impl Plot {
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(self.legend.clone())
             .margin(10)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
