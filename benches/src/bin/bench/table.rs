@@ -49,7 +49,7 @@ pub fn report(
     }
     let faults = records.faults(None);
     if !faults.is_empty() {
-        let _ = writeln!(report, "\n## Faults\n\n- {}", faults.join("\n- "));
+        let _ = writeln!(report, "\n## Faults, and what a peer does not promise\n\n- {}", faults.join("\n- "));
     }
     if !verdicts.is_empty() {
         report.push_str("\n## Targets\n\n| | where | target | measured | |\n|---|---|---|---|---|\n");

@@ -28,7 +28,8 @@ pub struct LeadOptions {
     elections: usize,
 }
 
-/// Leads, each election on a session of its own, says `ready`, and goes on until its input ends.
+/// Leads, each election on a session of its own, says `ready`, goes on until a line comes, closes one session after the
+/// other, and says when.
 pub async fn lead(LeadOptions { settings, name, elections }: LeadOptions) -> Result<()> {
     let period = Duration::from_secs(settings.ttl) / 2;
     let bench = Bench::open(settings, "lead").await?;
@@ -43,7 +44,13 @@ pub async fn lead(LeadOptions { settings, name, elections }: LeadOptions) -> Res
     }
     println!("ready");
     BufReader::new(tokio::io::stdin()).lines().next_line().await?;
-    bench::close(sessions).await
+    let mut left = Vec::new();
+    for session in sessions {
+        left.push(now());
+        session.close().await?;
+    }
+    println!("{}", serde_json::to_string(&left)?);
+    Ok(())
 }
 
 pub async fn run(bench: &mut Bench, elections: usize, ttl: u64) -> Result<()> {
@@ -80,18 +87,23 @@ pub async fn run(bench: &mut Bench, elections: usize, ttl: u64) -> Result<()> {
                 };
                 let ((led, term), seen) = tokio::try_join!(led, observed)?;
                 term.resign().await?;
-                anyhow::Ok::<(Nanos, Nanos)>((led, seen))
+                anyhow::Ok::<(usize, Nanos, Nanos)>((index, led, seen))
             }));
         }
-        let begun = now();
-        if how == "kill" {
+        let left: Vec<Nanos> = if how == "kill" {
+            let begun = now();
             leaders.kill().await?;
+            vec![begun; elections]
         } else {
+            leaders.tell("close").await?;
+            let left = serde_json::from_str(&leaders.line().await?)?;
             leaders.end().await?;
-        }
+            left
+        };
         let (mut gone, mut seen) = (Distribution::new(), Distribution::new());
         while let Some(waited) = next.join_next().await {
-            let (led, observed) = waited???;
+            let (index, led, observed) = waited???;
+            let begun = left[index];
             ensure!(led >= begun, "led before the leader had gone");
             gone.add(led - begun);
             seen.add(observed.saturating_sub(begun));
