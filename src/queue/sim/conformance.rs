@@ -48,11 +48,16 @@ enum Step {
         rule: usize,
         limit: Option<usize>,
     },
+    Glance {
+        key: usize,
+        view: Vec<usize>,
+    },
     Leave {
         key: usize,
         lease: usize,
         rule: usize,
         fence: bool,
+        mark: Option<Revision>,
     },
     /// A client of another make.
     Put {
@@ -84,8 +89,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(key, lease, rule, stale, known)| Step::Try { key, lease, rule, stale, known }),
         3 => (KEYS, rule.clone(), limit.clone()).prop_map(|(key, rule, limit)| Step::Probe { key, rule, limit }),
         6 => (KEYS, rule.clone(), limit).prop_map(|(key, rule, limit)| Step::Look { key, rule, limit }),
-        6 => (KEYS, LEASES, rule, any::<bool>())
-            .prop_map(|(key, lease, rule, fence)| Step::Leave { key, lease, rule, fence }),
+        4 => (KEYS, prop::collection::vec(KEYS, 0..3)).prop_map(|(key, view)| Step::Glance { key, view }),
+        6 => (KEYS, LEASES, rule, any::<bool>(), prop::option::of(1i64..100))
+            .prop_map(|(key, lease, rule, fence, mark)| Step::Leave { key, lease, rule, fence, mark }),
         2 => (KEYS, LEASES).prop_map(|(key, lease)| Step::Put { key, lease }),
         2 => KEYS.prop_map(Step::PutNested),
         2 => KEYS.prop_map(Step::Delete),
@@ -110,6 +116,8 @@ impl Both {
         let mut client = client.clone();
         // What a case that failed has left.
         client.delete(format!("{QUEUE}/"), Some(DeleteOptions::new().with_prefix())).await.unwrap();
+        let name = Arc::new(Name::new("", QUEUE).unwrap());
+        client.delete(name.mark_key(), None).await.unwrap();
         let watch = client.watch(format!("{QUEUE}/"), Some(WatchOptions::new().with_prefix())).await.unwrap();
         let leases: Vec<i64> = LEASES.map(|lease| case * 100 + 1 + i64::try_from(lease).unwrap()).collect();
         let mut model = Model::new(usize::MAX);
@@ -120,7 +128,7 @@ impl Both {
             model.revision = put.header().unwrap().revision() - 1;
             model.move_fence(*lease);
         }
-        Self { client, model, name: Arc::new(Name::new("", QUEUE).unwrap()), leases, watch }
+        Self { client, model, name, leases, watch }
     }
 
     /// Readers' keys lie in a lane of their own.
@@ -152,9 +160,13 @@ impl Both {
                 let request = Request::Look { created, limit };
                 self.ask(key, 0, RULES[rule], request, Action::Look { limit }, 0).await;
             }
-            Step::Leave { key, lease, rule, fence } => {
+            Step::Glance { key, ref view } => {
+                let view = view.iter().map(|key| Self::key(*key, Rule::MUTEX)).collect();
+                self.ask(key, 0, Rule::MUTEX, Request::Glance { view }, Action::Glance, 0).await;
+            }
+            Step::Leave { key, lease, rule, fence, mark } => {
                 let keys = vec![Self::key(key, RULES[rule])];
-                let request = Request::Leave { keys, fence, mark: None };
+                let request = Request::Leave { keys, fence, mark };
                 self.ask(key, lease, RULES[rule], request, Action::Leave { fence }, 0).await;
             }
             Step::Put { key, lease } => self.put(Self::key(key, Rule::MUTEX), lease).await,
@@ -176,8 +188,8 @@ impl Both {
                 if self.model.is_dead(lease) {
                     return;
                 }
-                // A revoke that deletes nothing is no revision; the fence counts.
-                let fenced = self.model.fence(lease).is_some();
+                // A revoke that deletes nothing is no revision; the fence counts, and the mark.
+                let fenced = self.model.fence(lease).is_some() || self.model.marked(lease);
                 self.client.lease_revoke(lease).await.unwrap();
                 let before = self.model.revision;
                 self.model.expire(lease);
@@ -208,14 +220,19 @@ impl Both {
     /// Sends one request to both, and compares what comes back.
     async fn ask(&mut self, key: usize, lease: usize, rule: Rule, request: Request, action: Action, fence: Revision) {
         let (key, lease) = (Self::key(key, rule), self.leases[lease]);
+        let (view, mark) = match &request {
+            Request::Glance { view } => (view.clone(), None),
+            Request::Leave { mark, .. } => (Vec::new(), *mark),
+            _ => (Vec::new(), None),
+        };
         let sender = Sender {
             kv: self.client.kv_client(),
             name: self.name.clone(),
             rule,
             key: key.clone(),
             created: self.model.created(&key).unwrap_or(0),
-            view: Vec::new(),
-            mark: None,
+            view,
+            mark,
             value: Value::new("model", rule).to_bytes().into(),
             lease,
             fence: Fence { key: fence_key("", lease), value: "".into(), revision: fence },

@@ -134,6 +134,10 @@ impl Etcd {
         self.fences.iter().find(|(owner, _)| *owner == lease).map(|(_, moved)| *moved)
     }
 
+    pub(super) fn marked(&self, lease: Lease) -> bool {
+        self.mark.is_some_and(|(owner, _)| owner == lease)
+    }
+
     pub(super) fn move_fence(&mut self, lease: Lease) -> Revision {
         self.revision += 1;
         self.fences.retain(|(owner, _)| *owner != lease);
