@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use crate::clock::Moment;
 use crate::error::{Error, code};
 use crate::name::{Key, Name};
+use crate::session::crowd::Crowd;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
 use crate::session::{Core, Session};
@@ -40,6 +41,7 @@ pub(crate) struct Seat {
     core: Arc<Core>,
     name: Arc<Name>,
     rule: Rule,
+    crowd: Arc<Crowd>,
     /// Of the key, put together when a lease is known.
     value: Arc<[u8]>,
     inner: Mutex<Inner>,
@@ -79,7 +81,14 @@ enum Attention {
 }
 
 impl Seat {
-    pub(crate) fn new(session: &Session, name: Arc<Name>, rule: Rule, value: Vec<u8>, patience: Patience) -> Arc<Self> {
+    pub(crate) fn new(
+        session: &Session,
+        name: Arc<Name>,
+        crowd: Arc<Crowd>,
+        rule: Rule,
+        value: Vec<u8>,
+        patience: Patience,
+    ) -> Arc<Self> {
         let inner = Mutex::new(Inner {
             place: Place::new(rule, patience),
             lease: None,
@@ -91,7 +100,7 @@ impl Seat {
             failed: None,
         });
         let core = session.core().clone();
-        Arc::new(Self { core, name, rule, value: value.into(), inner, changed: Notify::new() })
+        Arc::new(Self { core, name, rule, crowd, value: value.into(), inner, changed: Notify::new() })
     }
 
     pub(crate) fn name(&self) -> &Arc<Name> {
@@ -223,6 +232,7 @@ impl Seat {
         let sender = Sender {
             kv: self.core.kv.clone(),
             name: self.name.clone(),
+            crowd: self.crowd.clone(),
             rule: self.rule,
             key: inner.place.key().clone(),
             created: inner.place.created().unwrap_or(0),

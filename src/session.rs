@@ -7,6 +7,7 @@
 
 mod builder;
 mod core;
+pub(crate) mod crowd;
 pub(crate) mod deadline;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::{Error, Loss, Result};
@@ -16,6 +16,7 @@ use crate::queue::rule::Rule;
 use crate::queue::wire::Value;
 use crate::queue::{Claim, Seat};
 use crate::session::Session;
+use crate::session::crowd::Crowd;
 use crate::token::Waiter;
 
 /// What a place in a queue becomes once it holds.
@@ -44,14 +45,14 @@ pub(crate) struct Queue {
     session: Session,
     /// A name that cannot be one is refused when it is used.
     name: Result<Arc<Name>, Box<str>>,
-    /// Somebody else was there when last seen, so that a try looks first.
-    crowded: Arc<AtomicBool>,
+    crowd: Arc<Crowd>,
 }
 
 impl Queue {
     pub(crate) fn new(session: &Session, name: &str) -> Self {
         let checked = Name::new(session.core().namespace(), name).map(Arc::new).map_err(|_| name.into());
-        Self { session: session.clone(), name: checked, crowded: Arc::default() }
+        let crowd = checked.as_ref().map_or_else(|_| Arc::default(), |name| session.core().crowds.of(name));
+        Self { session: session.clone(), name: checked, crowd }
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -81,7 +82,7 @@ impl Queue {
     }
 
     pub(crate) async fn try_lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Option<G>> {
-        let patience = if self.crowded.load(Ordering::Relaxed) { Patience::TryAfterLook } else { Patience::Try };
+        let patience = if self.crowd.met.load(Ordering::Relaxed) { Patience::TryAfterLook } else { Patience::Try };
         let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, patience)?);
         match attempt.hold().await? {
             Some(claim) => Ok(Some(self.grant(attempt, claim))),
@@ -144,7 +145,7 @@ impl Queue {
     }
 
     fn seat(&self, rule: Rule, value: Vec<u8>, patience: Patience) -> Result<Arc<Seat>> {
-        Ok(Seat::new(&self.session, self.name()?, rule, value, patience))
+        Ok(Seat::new(&self.session, self.name()?, self.crowd.clone(), rule, value, patience))
     }
 
     fn enter<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
@@ -153,13 +154,13 @@ impl Queue {
     }
 
     fn grant<G: Grant>(&self, attempt: Attempt, claim: Claim) -> G {
-        self.crowded.store(attempt.met_others(), Ordering::Relaxed);
+        self.crowd.met.store(attempt.met_others(), Ordering::Relaxed);
         G::of(Guard::of(attempt, claim), Seal(()))
     }
 
     /// The queue was not free; or it was, and the hold was lost before it could be given.
     fn not_granted<G>(&self, attempt: &Attempt) -> Result<Option<G>> {
-        self.crowded.store(true, Ordering::Relaxed);
+        self.crowd.met.store(true, Ordering::Relaxed);
         attempt.seat().loss().map_or(Ok(None), |loss| Err(loss.into()))
     }
 }

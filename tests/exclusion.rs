@@ -88,6 +88,30 @@ async fn a_thousand_tasks_on_one_session_exclude_each_other() -> TestResult {
     .await
 }
 
+/// From 256 keys on, places look by other means: by their elders' keys, by a mark, and by lists that they share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deep_queue_is_passed_through_in_order() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (opener, room) = (world.session().await?, Room::new(world));
+        let guard = opener.mutex("room").lock().await?;
+        let sessions = [world.session().await?, world.session().await?, world.session().await?];
+        let mut visits = JoinSet::new();
+        for _ in 0..120 {
+            for session in &sessions {
+                let (session, room) = (session.clone(), room.clone());
+                visits.spawn(async move { room.visit(&session).await });
+            }
+        }
+        let mutex = opener.mutex("room");
+        until("all are in the queue", async || mutex.queue().await.unwrap().len() == 361).await;
+        guard.unlock().await?;
+        soon("all have been inside", visits.join_all()).await;
+        room.check(360).await;
+        Ok(())
+    })
+    .await
+}
+
 /// The same across sessions, where a hold is handed on through etcd and in memory by turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_of_several_sessions_exclude_each_other() -> TestResult {

@@ -1,6 +1,7 @@
 //! Actions to transactions, replies to inputs, nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::place::{Action, Elder, Input, Listing, Revision};
 use super::rule::{Kind, Rule};
@@ -10,15 +11,13 @@ use crate::etcd_client::{
     TxnOp, TxnOpResponse, TxnResponse,
 };
 use crate::name::{Key, Name};
-
-/// From this many keys on a queue is deep: there a list of it, sorted by the server, is dearer than two more keys
-/// read or written.
-const DEEP: i64 = 256;
+use crate::session::crowd::{Census, Crowd, DEEP};
 
 /// Whose requests these are.
 pub(crate) struct Sender {
     pub(crate) kv: KvClient,
     pub(crate) name: Arc<Name>,
+    pub(crate) crowd: Arc<Crowd>,
     pub(crate) rule: Rule,
     pub(crate) key: Key,
     /// The key's create revision, once it is known.
@@ -105,6 +104,8 @@ impl Sender {
         let own = TxnOp::get(self.key.to_vec(), Some(GetOptions::new().with_keys_only()));
         let fence = TxnOp::get(self.fence.key.as_str(), Some(GetOptions::new().with_keys_only()));
         let (then, otherwise) = match known {
+            // Where it would be cut short it is not worth its price to the whole cluster.
+            None if self.shares_lists() => (vec![put], vec![own, fence]),
             None => (vec![list(self.rule.view()), put], vec![own, fence]),
             Some(_) => (vec![put], vec![own, fence, list(self.rule.view() + 1)]),
         };
@@ -134,6 +135,10 @@ impl Sender {
 
     /// The own key, and the newest of those it waits for. Where its own key is among them that is one range.
     async fn look(&mut self, limit: Option<usize>) -> Result<Reply, Error> {
+        if self.shares_lists() {
+            let census = self.crowd.census(&mut self.kv, &self.name).await?;
+            return Ok(self.find(&census, limit).into());
+        }
         let (range, options) = self.range(limit);
         let options = options.with_max_create_revision(self.created).with_sort(SortTarget::Create, SortOrder::Descend);
         let (own, elders) = if self.rule.counts_itself() {
@@ -147,6 +152,23 @@ impl Sender {
         };
         let mismatch = self.mismatch(Some(&elders)).await?;
         Ok(Reply { mismatch, ..Input::Looked { own, listing: self.listing(&elders) }.into() })
+    }
+
+    /// What a list of everyone says to this place: its own key, and the newest of those before it.
+    fn find(&self, census: &Census, limit: Option<usize>) -> Input {
+        let keys = &census.keys;
+        let before = keys.partition_point(|(created, ..)| *created < self.created);
+        let own = keys.get(before).filter(|(_, key, _)| *key == self.key).map(|(created, ..)| *created);
+        let first = before.saturating_sub(limit.unwrap_or(usize::MAX));
+        let elders = keys[first..before].iter().map(|(created, key, lease)| Elder {
+            key: key.clone(),
+            created: *created,
+            lease: *lease,
+            weight: None,
+        });
+        let (more, deep) = (first > 0, keys.len() >= DEEP);
+        let listing = Listing { revision: census.revision, elders: elders.collect(), more, nested: false, deep };
+        Input::Looked { own, listing }
     }
 
     /// The own key, the elders in view, and the mark, by their keys.
@@ -192,14 +214,21 @@ impl Sender {
         (from, options)
     }
 
+    /// Whether one list serves every place of the session: in a deep queue, for those who wait for everyone.
+    fn shares_lists(&self) -> bool {
+        self.rule.is_exclusive() && self.crowd.deep.load(Ordering::Relaxed)
+    }
+
     fn listing(&self, reply: &GetResponse) -> Listing {
         let others = || reply.kvs().iter().filter(|kv| kv.key() != &*self.key);
+        let deep = usize::try_from(reply.count()).is_ok_and(|count| count >= DEEP);
+        self.crowd.deep.store(deep, Ordering::Relaxed);
         Listing {
             revision: reply.header().map_or(0, |header| header.revision()),
             elders: others().filter(|kv| self.name.is_direct(kv.key())).map(|kv| self.elder(kv)).collect(),
             more: reply.more(),
             nested: others().any(|kv| !self.name.is_direct(kv.key())),
-            deep: reply.count() >= DEEP,
+            deep,
         }
     }
 

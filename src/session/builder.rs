@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::core::{Core, Phase};
+use super::crowd::Crowds;
 use super::lease::Lease;
 use super::watch::Hub;
 use super::{Handle, Health, Session, janitor, keepalive, watch};
@@ -126,6 +127,7 @@ impl SessionBuilder {
             health: channel::Sender::new(Health::Safe),
             hub: Hub::default(),
             numbers: name::Numbers::default(),
+            crowds: Crowds::default(),
             departures,
             renew_now: Notify::new(),
             runs: TaskTracker::new(),

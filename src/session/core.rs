@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Health;
+use super::crowd::Crowds;
 use super::janitor::Departing;
 use super::lease::{Lease, Revoker};
 use super::watch::Hub;
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(super) health: channel::Sender<Health>,
     pub(crate) hub: Hub,
     pub(crate) numbers: Numbers,
+    pub(crate) crowds: Crowds,
     pub(super) departures: mpsc::UnboundedSender<Box<dyn Departing>>,
     /// Asks for a renewal at once: something happened that a revoked lease would explain.
     pub(super) renew_now: Notify,

@@ -228,6 +228,7 @@ impl Both {
         let sender = Sender {
             kv: self.client.kv_client(),
             name: self.name.clone(),
+            crowd: Arc::default(),
             rule,
             key: key.clone(),
             created: self.model.created(&key).unwrap_or(0),
