@@ -41,7 +41,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// Another kind of lock stands in the queue of that name, and the two cannot share it.
+    /// The name is in use by another kind of lock, and the two cannot share it: a semaphore, where anything else was asked
+    /// for, or anything else where a semaphore was.
     KindMismatch {
         /// The kind that stands there, such as `semaphore`.
         stored: &'static str,

@@ -16,7 +16,8 @@ use crate::token::Waiter;
 /// process stops renewing it, the cluster hands the lock on. Work that must not overlap needs more than a guard: see
 /// [fencing](crate#fencing).
 ///
-/// A Go service that uses `concurrency.Mutex`, and `etcdctl lock`, may stand in the same queue.
+/// A Go service that uses `concurrency.Mutex`, and `etcdctl lock`, may stand in the same queue, and so may readers and
+/// writers of a [`RwLock`](crate::RwLock) of the same name.
 ///
 /// # Examples
 ///
@@ -62,8 +63,9 @@ impl Mutex {
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) if the session is closed first,
-    /// [`Error::InvalidName`](crate::Error::InvalidName), and [`Error::Etcd`](crate::Error::Etcd) for what waiting
-    /// cannot mend, such as a missing permission.
+    /// [`Error::InvalidName`](crate::Error::InvalidName),
+    /// [`Error::KindMismatch`](crate::Error::KindMismatch) if the name is in use by a semaphore, and
+    /// [`Error::Etcd`](crate::Error::Etcd) for what waiting cannot mend, such as a missing permission.
     ///
     /// # Cancel safety
     ///

@@ -75,8 +75,9 @@ impl RwLock {
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) if the session is closed first,
-    /// [`Error::InvalidName`](crate::Error::InvalidName), and [`Error::Etcd`](crate::Error::Etcd) for what waiting
-    /// cannot mend, such as a missing permission.
+    /// [`Error::InvalidName`](crate::Error::InvalidName),
+    /// [`Error::KindMismatch`](crate::Error::KindMismatch) if the name is in use by a semaphore, and
+    /// [`Error::Etcd`](crate::Error::Etcd) for what waiting cannot mend, such as a missing permission.
     ///
     /// # Cancel safety
     ///

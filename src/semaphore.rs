@@ -17,8 +17,9 @@ use crate::token::Waiter;
 ///
 /// The number of permits is that of whoever uses the name first: it stands in the keys of those who hold or wait, and
 /// whoever comes with another one meanwhile is turned away with [`Error::CapacityMismatch`]. Once nobody is there the
-/// number may change. A name with a semaphore's keys cannot be any other kind of lock, which is
-/// [`Error::KindMismatch`]; keys of other clients, which state nothing, count as all of the permits.
+/// number may change. A name in use by a semaphore cannot be a mutex or a read-write lock, nor the other way round,
+/// which is [`Error::KindMismatch`]. Keys that state nothing, those of other clients and of elections, count as all of
+/// the permits.
 ///
 /// Permits are held through the session's lease, as a [`Mutex`](crate::Mutex) is, and what is said there of
 /// [fencing](crate#fencing) is true here: for a moment more may be at work than there are permits. Several hold at

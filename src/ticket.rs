@@ -230,7 +230,8 @@ impl<G: Grant> Ticket<G> {
         }
     }
 
-    /// How many stand before it in the queue, as [`Mutex::queue`](crate::Mutex::queue) lists it: 0 holds.
+    /// How many stand before it in the queue, as [`Mutex::queue`](crate::Mutex::queue) lists it: 0 holds. Where several
+    /// may hold at once, those after it may hold too.
     ///
     /// # Errors
     ///

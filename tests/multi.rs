@@ -63,7 +63,8 @@ async fn whatever_the_order_in_which_they_are_given_nobody_waits_in_a_circle() -
                 for name in &mine {
                     assert!(!taken[*name].swap(true, Ordering::SeqCst), "two hold {name}");
                 }
-                guards.verify().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                assert!(guards.is_valid());
                 for name in mine {
                     taken[name].store(false, Ordering::SeqCst);
                 }
