@@ -1,5 +1,5 @@
-//! Ten workers, and a machine with three places. Most jobs take one, some take two, and none takes the whole machine for
-//! ever: whoever asks for much is not passed by those who ask for little.
+//! Ten workers, and a machine with three places. Most jobs take one, some take two, and none takes the whole machine
+//! for ever: whoever asks for much is not passed by those who ask for little.
 //!
 //! ```text
 //! cargo run --example semaphore_workers

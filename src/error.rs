@@ -41,8 +41,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// The name is in use by another kind of lock, and the two cannot share it: a semaphore, where anything else was asked
-    /// for, or anything else where a semaphore was.
+    /// The name is in use by another kind of lock, and the two cannot share it: a semaphore, where anything else was
+    /// asked for, or anything else where a semaphore was.
     KindMismatch {
         /// The kind that stands there, such as `semaphore`.
         stored: &'static str,

@@ -85,13 +85,13 @@ impl Session {
 
     /// Locks the mutexes of all these names if all are free right now.
     ///
-    /// `None` means that etcd answered "not free" for one of them. Those before it were locked for a moment and are given
-    /// back, in the background: until then others who try find them locked.
+    /// `None` means that etcd answered "not free" for one of them. Those before it were locked for a moment and are
+    /// given back, in the background: until then others who try find them locked.
     ///
     /// # Errors
     ///
-    /// As [`Mutex::try_lock`], and as [`lock_all`](Self::lock_all) for names. [`Error::Lost`] if one was lost before all
-    /// were held.
+    /// As [`Mutex::try_lock`], and as [`lock_all`](Self::lock_all) for names. [`Error::Lost`] if one was lost before
+    /// all were held.
     ///
     /// # Cancel safety
     ///
@@ -100,15 +100,15 @@ impl Session {
         gather(&self.mutexes(names)?, Wait::Not).await
     }
 
-    /// Locks the mutexes of all these names, if the turn of each comes within `limit`, which is one for all of them. What
-    /// is free when its turn to be locked comes is got even if nothing is left of `limit`.
+    /// Locks the mutexes of all these names, if the turn of each comes within `limit`, which is one for all of them.
+    /// What is free when its turn to be locked comes is got even if nothing is left of `limit`.
     ///
     /// `None` means that etcd answered "not free" for one of them, and that all are given back, in the background.
     ///
     /// # Errors
     ///
-    /// As [`try_lock_all`](Self::try_lock_all). An outage of etcd during the wait for one that is not free is waited out
-    /// until the limit.
+    /// As [`try_lock_all`](Self::try_lock_all). An outage of etcd during the wait for one that is not free is waited
+    /// out until the limit.
     ///
     /// # Cancel safety
     ///
@@ -243,8 +243,8 @@ impl MultiGuard {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] if one of the holds had ended before, or its lease ended before etcd could be reached. The others
-    /// are given back all the same.
+    /// [`Error::Lost`] if one of the holds had ended before, or its lease ended before etcd could be reached. The
+    /// others are given back all the same.
     ///
     /// # Cancel safety
     ///
