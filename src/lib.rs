@@ -111,13 +111,14 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, and a semaphore's `weight` and `capacity`; of an election: the proposal. `LEASE` is the lease's id and `N` a count, in lower-case hex; no key is used twice |
+//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, and a semaphore's `weight` and `capacity`; of an election: the proposal. `LEASE` is the lease's id and `N` the smallest number that the session has free, in lower-case hex |
 //! | `NAME/r-LEASE-N` | the same, of a reader |
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
+//! | `~session/mark/NAME` | where more than 256 queue up: the create revision of the last key that held, in decimal |
 //!
 //! All of them are on the session's lease, and under its [namespace](SessionBuilder::namespace). Keys deeper under
 //! `NAME/` do not count, so that a lock `a` and a lock `a/b` never meet; Go's locks do count them. With etcd's
-//! authentication a session needs read and write access to both kinds of key.
+//! authentication a session needs read and write access to `NAME/` and to `~session/`.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;

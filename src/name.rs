@@ -1,8 +1,8 @@
 //! Names to keys and back.
 //!
 //! The queue of a name lives under `<namespace><name>/`; our keys there are
-//! `<lane><lease id, lowercase hex>-<n, lowercase hex>`, where `n` is the smallest [`Numbers`] has. Only direct
-//! children count, so that a name `a` and a name `a/b` never meet.
+//! `<lane><lease id, lowercase hex>-<n, lowercase hex>`, where `n` is the smallest number that the session has free.
+//! Only direct children count, so that a name `a` and a name `a/b` never meet.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

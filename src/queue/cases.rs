@@ -2,6 +2,7 @@
 //! what was thought of.
 
 mod enter;
+mod glance;
 mod hand_over;
 mod leave;
 mod trying;

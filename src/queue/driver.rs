@@ -126,6 +126,10 @@ impl Driver {
             Verdict::Reauthenticate => self.seat.core.reauthenticate().await,
             Verdict::Again => {}
             Verdict::Exhausted | Verdict::Never if leaving => self.refused_to_leave(action, lease),
+            Verdict::Never if action == Action::Glance => {
+                self.seat.handle(Input::Refused);
+                return Ok(());
+            }
             Verdict::Exhausted => {}
             Verdict::Never => return Err(Error::failed(error)),
         }
@@ -170,7 +174,7 @@ impl Driver {
     /// gives up its lease, and the key with it.
     fn refused_to_leave(&mut self, action: Action, lease: &Lease) {
         if action == (Action::Leave { fence: true }) || self.seat.lock().place.mark().is_some() {
-            self.seat.handle(Input::PutRefused);
+            self.seat.handle(Input::Refused);
         }
         if self.refused.get_or_insert_with(Instant::now).elapsed() > lease.ttl {
             let name = self.seat.name.as_str();

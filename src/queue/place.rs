@@ -162,11 +162,11 @@ impl Place {
             Input::Looked { own, listing } => self.looked(own, listing),
             Input::Glanced { own, revision, elders, mark } => self.glanced(own, revision, elders, mark),
             Input::Left => self.left(),
-            Input::PutRefused => {
-                if let State::Leaving { way, .. } = &mut self.state {
-                    *way = Way::Plain;
-                }
-            }
+            Input::Refused => match &mut self.state {
+                State::Leaving { way, .. } => *way = Way::Plain,
+                State::Waiting(standing) => standing.glanced = true,
+                _ => {}
+            },
             Input::Unknown => {
                 let creates = matches!(self.state, State::Entering | State::Trying { .. });
                 self.unsure |= creates;

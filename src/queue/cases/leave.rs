@@ -70,7 +70,7 @@ fn from_leave_on_nothing_lets_it_in() {
 fn a_refused_fence_deletes_plainly_and_fences_later() {
     let mut place = unsure(&[]);
     place.leave();
-    place.handle(Input::PutRefused);
+    place.handle(Input::Refused);
     assert_eq!(place.next(), Action::Leave { fence: false });
     place.handle(Input::Left);
     assert_eq!(place.next(), Action::Leave { fence: true });
@@ -110,7 +110,7 @@ fn a_place_that_leaves_while_it_fences_does_not_enter_again() {
 fn leaving_again_changes_nothing() {
     let mut place = unsure(&[]);
     place.leave();
-    place.handle(Input::PutRefused);
+    place.handle(Input::Refused);
     place.leave();
     assert_eq!(place.next(), Action::Leave { fence: false }, "the plain delete comes first");
 }

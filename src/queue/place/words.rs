@@ -65,8 +65,9 @@ pub(crate) enum Input {
     Left,
     /// The fence moved after the request was made; nothing was put.
     Fenced,
-    /// Neither fence nor mark may be written, for want of space or of permission; nothing was deleted.
-    PutRefused,
+    /// The mark may not be read, or neither it nor the fence may be written, for want of space or of permission;
+    /// nothing was deleted.
+    Refused,
     /// The outcome of the last request is unknown.
     Unknown,
     /// Deletions of `key` after `from` will be reported.

@@ -47,7 +47,7 @@ pub(super) enum Reply {
     Left {
         fence: Option<Revision>,
     },
-    PutRefused,
+    Refused,
     NoLease,
 }
 
@@ -211,7 +211,7 @@ impl Etcd {
             return Reply::NoLease;
         }
         if puts && self.refuses_fences {
-            return Reply::PutRefused;
+            return Reply::Refused;
         }
         let doomed = |kv: &Kv| keys.contains(&kv.key);
         if !puts {

@@ -119,7 +119,7 @@ impl World {
                 }
                 Input::Left
             }
-            Reply::PutRefused => Input::PutRefused,
+            Reply::Refused => Input::Refused,
             Reply::NoLease => {
                 self.lose_lease(lease);
                 Input::LeaseLost
