@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::etcd::{Lease, Message, Reply};
 use super::plan::Task;
+use super::promises::Grant;
 use crate::name::Key;
 use crate::queue::place::{Action, Input, Place, Revision};
 
@@ -26,6 +27,8 @@ pub(super) struct Client {
     /// The keys of whose watches it hears.
     pub(super) joined: Vec<Key>,
     pub(super) intent: Intent,
+    /// What its turn rests on.
+    pub(super) by: Grant,
     /// Whether this round had its hold.
     pub(super) turn: Turn,
     /// How often it looked in a row without having been told anything in between.
@@ -94,6 +97,7 @@ impl Client {
             inbox: VecDeque::new(),
             joined: Vec::new(),
             intent: Intent::Have,
+            by: Grant::ByEtcd,
             turn: Turn::ToCome,
             idle_looks: 0,
             told: Told::Something,

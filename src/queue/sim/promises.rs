@@ -24,7 +24,8 @@ pub(super) struct Ledger {
     pub(super) tally: Tally,
 }
 
-/// What a grant rests on.
+/// What a grant rests on: on what etcd said alone, or on a hand-over too, whose giver may have got its turn later than
+/// an operator took the key of the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grant {
     ByEtcd,
@@ -56,7 +57,7 @@ impl std::ops::AddAssign for Tally {
 
 impl World {
     /// Promises 1 to 3, at the moment of a grant.
-    pub(super) fn check_grant(&mut self, c: usize, by: Grant) -> Result<(), String> {
+    pub(super) fn check_grant(&mut self, c: usize) -> Result<(), String> {
         self.ledger.tally.grants += 1;
         self.clients[c].turn = Turn::Had;
         let client = &self.clients[c];
@@ -75,7 +76,7 @@ impl World {
             |kv: &Kv| rule.kind != Kind::Election && self.ledger.given.contains(&(kv.key.clone(), kv.created));
         let ahead = self.weight_ahead(rule, when, |kv| kv.created < created && !is_given(kv));
         // Events of one stream that keep their order tell of the own key first, and a void grant was true once.
-        if !has_room(rule, ahead) && (died.is_none() || self.plan.ordered && by == Grant::ByEtcd) {
+        if !has_room(rule, ahead) && (died.is_none() || self.plan.ordered && self.clients[c].by == Grant::ByEtcd) {
             return Err(format!("client {c} holds with {ahead} ahead of it"));
         }
         if died.is_some() {

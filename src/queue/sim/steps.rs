@@ -77,6 +77,7 @@ impl World {
         let client = &mut self.clients[c];
         client.lease = Some(lease);
         client.seated_under = lease;
+        client.by = Grant::ByEtcd;
         client.began = self.etcd.revision;
         client.place.seat(key, lease);
         Ok(())
@@ -168,12 +169,14 @@ impl World {
         if !matches!(input, Input::Looked { .. } | Input::Glanced { .. }) {
             self.clients[c].told = Told::Something;
         }
+        let held = self.clients[c].place.held();
+        if matches!(input, Input::Handed { .. }) {
+            self.clients[c].by = Grant::InMemory;
+        }
         let place = &mut self.clients[c].place;
-        let held = place.held();
-        let by = if matches!(input, Input::Handed { .. }) { Grant::InMemory } else { Grant::ByEtcd };
         place.handle(input);
         if held.is_none() && place.held().is_some() {
-            self.check_grant(c, by)?;
+            self.check_grant(c)?;
         }
         self.settle(c)
     }
