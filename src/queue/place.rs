@@ -228,8 +228,9 @@ impl Place {
         };
     }
 
-    /// Its key was deleted by someone else, or with its lease.
+    /// Its key was deleted by someone else, who may try again, or with its lease.
     fn key_gone(&mut self) {
+        self.clean = false;
         let then = match self.state {
             State::Waiting(_) => Then::Enter,
             _ => Then::Stop(End::KeyGone),
