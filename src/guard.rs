@@ -85,7 +85,8 @@ impl Guard {
         self.hold.token
     }
 
-    /// The key whose existence is the hold.
+    /// The key whose existence, with the [token](Self::token) as its create revision, is the hold. Once the hold has
+    /// ended, a later one of the session may have it.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.hold.key
