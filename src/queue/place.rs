@@ -101,7 +101,8 @@ impl Place {
         self.unsure
     }
 
-    /// Whether its key is gone, and nothing that still travels could create or delete it: another place may have it.
+    /// Whether its key is gone, or under a lease that nobody sits under any more, and nothing that still travels could
+    /// create or delete it: another place may have its number.
     pub(crate) fn is_clean(&self) -> bool {
         self.clean && matches!(self.state, State::Outside | State::Gone(_))
     }
@@ -244,7 +245,6 @@ impl Place {
 
     fn lease_lost(&mut self) {
         self.unsure = false;
-        self.clean = false;
         self.state = match self.state {
             State::Holding(_) => State::Gone(End::LeaseLost),
             State::Leaving { then: Then::Stop(end), .. } | State::Gone(end) => State::Gone(end),
