@@ -133,3 +133,27 @@ fn a_lost_lease_ends_the_fencing_before_the_next_enter() {
     place.handle(Input::LeaseLost);
     assert_eq!(place.next(), Action::Seat);
 }
+
+/// A delete that arrives late would take the next place's key (etcd #22082).
+#[test]
+fn a_key_is_clean_once_every_write_of_it_was_answered() {
+    let mut place = holding(Rule::MUTEX);
+    place.leave();
+    assert!(!place.is_clean(), "the key stands");
+    place.handle(Input::Left);
+    assert!(place.is_clean());
+
+    let mut place = holding(Rule::MUTEX);
+    place.leave();
+    place.handle(Input::Unknown);
+    place.handle(Input::Left);
+    assert_eq!((place.next(), place.is_clean()), (Action::Stop(End::Left), false));
+}
+
+/// Whoever deleted it may do so again.
+#[test]
+fn a_key_that_somebody_else_deleted_is_not_clean() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(deleted(OWN, 11));
+    assert_eq!((place.next(), place.is_clean()), (Action::Seat, false));
+}
