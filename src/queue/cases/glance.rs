@@ -85,3 +85,14 @@ fn a_hold_of_a_deep_queue_sets_its_mark_unless_that_is_refused() {
     place.handle(Input::Refused);
     assert_eq!((place.next(), place.mark()), (Action::Leave { fence: false }, None));
 }
+
+/// The key of the giver still stands, and an office goes to the oldest key alone.
+#[test]
+fn a_hold_that_was_handed_over_sets_no_mark() {
+    let giver = Elder { lease: OURS, ..elder("q/1-a", 7) };
+    let mut place = deep(&[giver]);
+    place.handle(Input::Handed { key: key("q/1-a"), created: 7, lease: OURS, exclusive: true });
+    assert_eq!(place.held(), Some(CREATED));
+    place.leave();
+    assert_eq!((place.next(), place.mark()), (Action::Leave { fence: false }, None));
+}
