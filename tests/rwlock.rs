@@ -6,33 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{ByHand, LONG, Progress, TestResult, World, on_etcd, soon, until};
+use common::{LONG, TestResult, World, holds, on_etcd, sessions, shared, soon, until, waits};
 use tenure::etcd_client::{DeleteOptions, PutOptions};
-use tenure::{Error, Guard, Loss, RwLock, Session, Ticket, Waiter};
+use tenure::{Error, Guard, Loss, RwLock, Session, Waiter};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 /// The shortest that etcd grants.
 const SHORT: Duration = Duration::from_secs(2);
-
-async fn sessions(world: &World) -> tenure::Result<[Session; 3]> {
-    Ok([world.session().await?, world.session().await?, world.session().await?])
-}
-
-/// One for all, where holds are handed on in memory.
-async fn shared(world: &World) -> tenure::Result<[Session; 3]> {
-    let session = world.session().await?;
-    Ok([session.clone(), session.clone(), session])
-}
-
-/// It is not granted, although everything that etcd has to say to it has been said.
-async fn waits(ticket: &mut Ticket) {
-    assert!(matches!(ByHand::new(ticket.granted()).poll_until_quiet().await, Progress::Quiet), "granted");
-}
-
-async fn holds(ticket: &mut Ticket) -> TestResult<Guard> {
-    Ok(soon("it is its turn", ticket.granted()).await?)
-}
 
 /// What a client of another make puts into the queue: Go's `concurrency` names a key by its lease alone.
 async fn put_as_go_does(world: &World, name: &str) -> TestResult<i64> {

@@ -6,30 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{ByHand, LONG, Progress, TestResult, World, equals, on_etcd, soon, until};
+use common::{LONG, TestResult, World, equals, holds, on_etcd, sessions, shared, soon, until, waits};
 use tenure::etcd_client::{DeleteOptions, PutOptions};
-use tenure::{Error, Guard, Loss, Semaphore, Session, Ticket, Waiter};
+use tenure::{Error, Guard, Loss, Semaphore, Session, Waiter};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-
-async fn sessions(world: &World) -> tenure::Result<[Session; 3]> {
-    Ok([world.session().await?, world.session().await?, world.session().await?])
-}
-
-/// One for all, where holds are handed on in memory.
-async fn shared(world: &World) -> tenure::Result<[Session; 3]> {
-    let session = world.session().await?;
-    Ok([session.clone(), session.clone(), session])
-}
-
-/// It is not granted, although everything that etcd has to say to it has been said.
-async fn waits(ticket: &mut Ticket) {
-    assert!(matches!(ByHand::new(ticket.granted()).poll_until_quiet().await, Progress::Quiet), "granted");
-}
-
-async fn holds(ticket: &mut Ticket) -> TestResult<Guard> {
-    Ok(soon("it is its turn", ticket.granted()).await?)
-}
 
 /// For how long a permit is held, so that others could come.
 const HOLD: Duration = Duration::from_millis(2);

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use tenure::Session;
 use tenure::etcd_client::{Client, GetOptions};
 use tenure::testing::{Error, Etcd};
+use tenure::{Guard, Session, Ticket};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -318,4 +318,23 @@ impl Drop for DropFlag {
 pub(crate) async fn endless(flag: DropFlag) {
     std::future::pending::<()>().await;
     drop(flag);
+}
+
+pub(crate) async fn sessions(world: &World) -> tenure::Result<[Session; 3]> {
+    Ok([world.session().await?, world.session().await?, world.session().await?])
+}
+
+/// One for all, where holds are handed on in memory.
+pub(crate) async fn shared(world: &World) -> tenure::Result<[Session; 3]> {
+    let session = world.session().await?;
+    Ok([session.clone(), session.clone(), session])
+}
+
+/// It is not granted, although everything that etcd has to say to it has been said.
+pub(crate) async fn waits(ticket: &mut Ticket) {
+    assert!(matches!(ByHand::new(ticket.granted()).poll_until_quiet().await, Progress::Quiet), "granted");
+}
+
+pub(crate) async fn holds(ticket: &mut Ticket) -> TestResult<Guard> {
+    Ok(soon("it is its turn", ticket.granted()).await?)
 }
