@@ -26,10 +26,10 @@ use tokio::sync::Notify;
 use crate::clock::Moment;
 use crate::error::{Error, code};
 use crate::name::{Key, Name};
+use crate::session::Core;
 use crate::session::crowd::Crowd;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
-use crate::session::{Core, Session};
 pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
 use place::{Action, End, Input, Patience, Place, Revision};
@@ -82,11 +82,11 @@ enum Attention {
 
 impl Seat {
     pub(crate) fn new(
-        session: &Session,
+        core: Arc<Core>,
         name: Arc<Name>,
         crowd: Arc<Crowd>,
         rule: Rule,
-        value: Vec<u8>,
+        value: Arc<[u8]>,
         patience: Patience,
     ) -> Arc<Self> {
         let inner = Mutex::new(Inner {
@@ -99,8 +99,13 @@ impl Seat {
             departure: Departure::Open,
             failed: None,
         });
-        let core = session.core().clone();
-        Arc::new(Self { core, name, rule, crowd, value: value.into(), inner, changed: Notify::new() })
+        Arc::new(Self { core, name, rule, crowd, value, inner, changed: Notify::new() })
+    }
+
+    /// A place like this one, that waits.
+    pub(crate) fn again(&self) -> Arc<Self> {
+        let Self { core, name, crowd, rule, value, .. } = self;
+        Self::new(core.clone(), name.clone(), crowd.clone(), *rule, value.clone(), Patience::Wait)
     }
 
     pub(crate) fn name(&self) -> &Arc<Name> {

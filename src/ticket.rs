@@ -72,7 +72,8 @@ impl Queue {
     }
 
     pub(crate) async fn lock<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<G> {
-        self.enter(rule, value)?.granted().await
+        let mut ticket = self.enter(rule, value)?;
+        ticket.granted().await
     }
 
     pub(crate) async fn enqueue<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
@@ -145,12 +146,13 @@ impl Queue {
     }
 
     fn seat(&self, rule: Rule, value: Vec<u8>, patience: Patience) -> Result<Arc<Seat>> {
-        Ok(Seat::new(&self.session, self.name()?, self.crowd.clone(), rule, value, patience))
+        let core = self.session.core().clone();
+        Ok(Seat::new(core, self.name()?, self.crowd.clone(), rule, value.into(), patience))
     }
 
     fn enter<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
-        let attempt = Attempt::patient(&self.session, self.seat(rule, value.clone(), Patience::Wait)?);
-        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), rule, value, granted: PhantomData })
+        let attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
+        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), granted: PhantomData })
     }
 
     fn grant<G: Grant>(&self, attempt: Attempt, claim: Claim) -> G {
@@ -197,8 +199,6 @@ pub struct Ticket<G = Guard> {
     /// `None` once it is spent.
     attempt: Option<Attempt>,
     queue: Queue,
-    rule: Rule,
-    value: Vec<u8>,
     granted: PhantomData<fn() -> G>,
 }
 
@@ -225,7 +225,7 @@ impl<G: Grant> Ticket<G> {
             match claim {
                 Some(claim) => return Ok(self.queue.grant(attempt, claim)),
                 // Its turn came, and was lost again before anyone asked for it.
-                None => *self = self.queue.enter(self.rule, self.value.clone())?,
+                None => self.attempt = Some(Attempt::patient(self.queue.session(), attempt.seat().again())),
             }
         }
     }

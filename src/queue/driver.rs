@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::place::{Action, Input};
@@ -26,8 +27,10 @@ pub(crate) struct Driver {
     seat: Arc<Seat>,
     /// The request that is on its way. The mutex is there for `Sync` alone.
     call: Mutex<Option<Call>>,
+    /// Its turn to enter, among the places of the session.
+    turn: Option<OwnedSemaphorePermit>,
     pause: Option<Pin<Box<Sleep>>>,
-    delays: Delays,
+    delays: Option<Box<Delays>>,
     /// Until when there has to be an answer, if there has to be one.
     until: Option<Instant>,
     /// Since when etcd refuses to let the key go.
@@ -39,6 +42,7 @@ struct Call {
     action: Action,
     lease: Arc<Lease>,
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of a request: `Err(None)` if the time limit passed.
@@ -47,7 +51,7 @@ pub(super) type Answer = Result<Reply, Option<etcd_client::Error>>;
 impl Driver {
     /// Rides out whatever can pass.
     pub(super) fn patient(seat: Arc<Seat>) -> Self {
-        Self { seat, call: Mutex::new(None), pause: None, delays: retry::delays(), until: None, refused: None }
+        Self { seat, call: Mutex::new(None), turn: None, pause: None, delays: None, until: None, refused: None }
     }
 
     /// Goes on until `done` is true of the place or it has ended. May be dropped at any time, and called again.
@@ -58,7 +62,8 @@ impl Driver {
                 // A request that is not answered in time stays on its way, for whoever sees the place to its end.
                 let answer = in_time(until, call.answer.as_mut()).await.ok_or(Error::Unknown)?;
                 let call = self.call().take().expect("it was just awaited");
-                self.account(call.action, &call.lease, answer).await?;
+                // Boxed, here and below: what is rarely waited for is large, and would be carried by all who wait.
+                Box::pin(self.account(call.action, &call.lease, answer)).await?;
             }
             if let Some(pause) = &mut self.pause {
                 pause.await;
@@ -83,13 +88,16 @@ impl Driver {
             match (action, lease) {
                 (Action::Stop(_), _) => return Ok(()),
                 (Action::Seat, _) => {
-                    let lease = in_time(until, seat.core.lease()).await;
+                    let lease = Box::pin(in_time(until, seat.core.lease())).await;
                     seat.take_place(lease.unwrap_or_else(|| Err(no_lease()))?);
                 }
                 (Action::Wait, Some(lease)) => tokio::select! { () = changed => {}, () = lease.over() => {} },
+                (Action::Enter, Some(_)) if self.turn.is_none() => {
+                    self.turn = Some(in_time(until, seat.core.turn()).await.ok_or_else(no_turn)?);
+                }
                 (action, Some(lease)) => {
-                    let answer = seat.send(action, &lease);
-                    *self.call() = Some(Call { action, lease, answer });
+                    let (answer, turn) = (seat.send(action, &lease), self.turn.take());
+                    *self.call() = Some(Call { action, lease, answer, _turn: turn });
                 }
                 (action, None) => unreachable!("{action:?} without a lease"),
             }
@@ -133,7 +141,7 @@ impl Driver {
             Verdict::Exhausted => {}
             Verdict::Never => return Err(Error::failed(error)),
         }
-        let delay = self.delays.next();
+        let delay = self.delays.get_or_insert_with(|| Box::new(retry::delays())).next();
         if self.until.is_some_and(|until| Instant::now() + delay >= until) {
             return Err(Error::failed(error));
         }
@@ -155,7 +163,7 @@ impl Driver {
             }
             Some(SeenFence::Missing) | None => {}
         }
-        self.delays.reset();
+        self.delays = None;
         if reply.input == Input::Left {
             self.seat.lock().departure.confirm(reply.deleted);
         }
@@ -211,9 +219,13 @@ fn no_lease() -> Error {
     Error::told(code::UNAVAILABLE, "the session could not get a lease in time")
 }
 
+fn no_turn() -> Error {
+    Error::told(code::UNAVAILABLE, "too many others of the session were entering queues")
+}
+
 /// A driver whose owner is gone. It keeps the session until its key is.
 struct Departed {
-    driver: Driver,
+    driver: Box<Driver>,
     _session: Session,
 }
 
@@ -256,20 +268,20 @@ impl Departing for Departed {
 
 /// A driver in use. Dropped before its place has ended, it leaves in the background.
 pub(crate) struct Attempt {
-    driver: Option<Driver>,
+    driver: Option<Box<Driver>>,
     session: Session,
 }
 
 impl Attempt {
     /// A place that rides out whatever can pass.
     pub(crate) fn patient(session: &Session, seat: Arc<Seat>) -> Self {
-        Self { driver: Some(Driver::patient(seat)), session: session.clone() }
+        Self { driver: Some(Box::new(Driver::patient(seat))), session: session.clone() }
     }
 
     /// A place that wants an answer within the session's time limit for a call.
     pub(crate) fn brief(session: &Session, seat: Arc<Seat>) -> Self {
         let until = Some(Instant::now() + session.core().call_limit);
-        Self { driver: Some(Driver { until, ..Driver::patient(seat) }), session: session.clone() }
+        Self { driver: Some(Box::new(Driver { until, ..Driver::patient(seat) })), session: session.clone() }
     }
 
     fn driver(&mut self) -> &mut Driver {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::sync::{Notify, Semaphore, mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::core::{Core, Phase};
+use super::core::{Core, ENTERING, Phase};
 use super::crowd::Crowds;
 use super::lease::Lease;
 use super::watch::Hub;
@@ -128,6 +128,7 @@ impl SessionBuilder {
             hub: Hub::default(),
             numbers: name::Numbers::default(),
             crowds: Crowds::default(),
+            turns: Arc::new(Semaphore::new(ENTERING)),
             departures,
             renew_now: Notify::new(),
             runs: TaskTracker::new(),

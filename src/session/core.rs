@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +17,10 @@ use crate::error::{Error, Loss, Result, Verdict, verdict};
 use crate::etcd_client::{self, Client, KvClient, WatchClient};
 use crate::name::{self, Numbers};
 use crate::retry;
+
+/// How many places of a session may be entering queues at a time: a request takes some 16 kB until it is answered, and
+/// etcd answers a thousand of them no sooner at once than in turn.
+pub(super) const ENTERING: usize = 64;
 
 /// What the tasks of a session share.
 pub(crate) struct Core {
@@ -33,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) hub: Hub,
     pub(crate) numbers: Numbers,
     pub(crate) crowds: Crowds,
+    /// For whoever enters a queue.
+    pub(super) turns: Arc<Semaphore>,
     pub(super) departures: mpsc::UnboundedSender<Box<dyn Departing>>,
     /// Asks for a renewal at once: something happened that a revoked lease would explain.
     pub(super) renew_now: Notify,
@@ -81,6 +87,11 @@ impl Core {
             }
             phase.changed().await.expect("the session owns the channel");
         }
+    }
+
+    /// A turn to enter a queue, kept until etcd has answered.
+    pub(crate) async fn turn(&self) -> OwnedSemaphorePermit {
+        self.turns.clone().acquire_owned().await.expect("it is never closed")
     }
 
     /// The TTL that was asked for: the measure of how long to wait for a sign of life.

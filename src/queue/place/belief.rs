@@ -1,9 +1,7 @@
 //! What a place makes of what it hears: whom it knows to be ahead, and whether it is its turn.
 
-use std::collections::BTreeMap;
-
 use super::Place;
-use super::state::{Reach, Standing, State};
+use super::state::{Covered, Reach, Standing, State};
 use super::words::{Elder, End, Listing, Patience};
 use crate::name::{Key, Revision};
 
@@ -16,7 +14,7 @@ impl Place {
     /// before they did.
     pub(super) fn must_look(&self, standing: &Standing) -> bool {
         let all_stand: Option<Vec<_>> = self.watching().map(|key| standing.covered.get(key)).collect();
-        standing.due.is_some() || all_stand.is_some_and(|since| since.into_iter().any(|from| *from > standing.seen))
+        standing.due.is_some() || all_stand.is_some_and(|since| since.into_iter().any(|from| from > standing.seen))
     }
 
     pub(super) fn entered(&mut self, created: Revision, listing: Listing) {
@@ -36,7 +34,7 @@ impl Place {
             elders,
             complete: !more,
             gone: Vec::new(),
-            covered: BTreeMap::new(),
+            covered: Covered::default(),
             due: None,
             reach: Reach::Window,
             deep,
@@ -82,6 +80,7 @@ impl Place {
             elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
             standing.complete = !more && elders.len() <= self.rule.view();
             elders.truncate(self.rule.view());
+            elders.shrink_to_fit();
             standing.elders = elders;
             self.judge();
         }
@@ -130,7 +129,7 @@ impl Place {
             return;
         };
         let elder = standing.elders.remove(found);
-        let own_is_covered = standing.covered.get(&self.key).is_some_and(|from| *from <= standing.seen);
+        let own_is_covered = standing.covered.get(&self.key).is_some_and(|from| from <= standing.seen);
         if !standing.complete || !own_is_covered || elder.lease == self.lease {
             standing.due = standing.due.max(Some(at));
         }

@@ -1,7 +1,5 @@
 //! Where a place stands, and what it knows there: plain data.
 
-use std::collections::BTreeMap;
-
 use super::{Elder, End};
 use crate::name::{Key, Revision};
 
@@ -62,7 +60,7 @@ pub(super) struct Standing {
     /// Elders known to be gone, whom a late reply may still list.
     pub(super) gone: Vec<(Key, Revision)>,
     /// The keys that were put under watch, each with the revision after which its deletion will be reported.
-    pub(super) covered: BTreeMap<Key, Revision>,
+    pub(super) covered: Covered,
     /// A look is due that shows this revision or a later one.
     pub(super) due: Option<Revision>,
     pub(super) reach: Reach,
@@ -72,4 +70,29 @@ pub(super) struct Standing {
     pub(super) glanced: bool,
     /// An elder was handed over in memory: its key may outlive the hold.
     pub(super) handed: bool,
+}
+
+/// Revisions by key, in order: two or three of them, as a rule.
+#[derive(Debug, Default)]
+pub(super) struct Covered(Vec<(Key, Revision)>);
+
+impl Covered {
+    pub(super) fn get(&self, key: &Key) -> Option<Revision> {
+        self.find(key).ok().map(|at| self.0[at].1)
+    }
+
+    pub(super) fn insert(&mut self, key: Key, from: Revision) {
+        match self.find(&key) {
+            Ok(at) => self.0[at].1 = from,
+            Err(at) => self.0.insert(at, (key, from)),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn find(&self, key: &Key) -> Result<usize, usize> {
+        self.0.binary_search_by(|(covered, _)| covered.cmp(key))
+    }
 }
