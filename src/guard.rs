@@ -17,6 +17,7 @@ use crate::queue::driver::Attempt;
 use crate::queue::{Claim, Departure, Seat};
 use crate::session::Session;
 use crate::session::lease::Lease;
+use crate::telemetry::Holding;
 use crate::token::FencingToken;
 
 /// Proof of a hold: of a lock, or, inside a [`Leadership`](crate::Leadership), of an office.
@@ -56,6 +57,7 @@ pub struct Guard {
     session: Session,
     /// An attempt sees to its end.
     left: AtomicBool,
+    holding: Holding,
 }
 
 /// What outlives the guard in those who ask after it.
@@ -73,10 +75,11 @@ impl Guard {
     /// The guard of a place that was claimed for it.
     pub(crate) fn of(attempt: Attempt, claim: Claim) -> Self {
         let (seat, Claim { lease, token }) = (attempt.seat().clone(), claim);
-        let key = String::from_utf8_lossy(&seat.key()).into();
-        let session = attempt.finish();
-        let hold = Hold { seat, lease, token: FencingToken(token), key, travelling: AtomicUsize::new(0) };
-        Self { hold: Arc::new(hold), session, left: AtomicBool::new(false) }
+        let key: Box<str> = String::from_utf8_lossy(&seat.key()).into();
+        let (session, token) = (attempt.finish(), FencingToken(token));
+        let holding = seat.waiting.granted(seat.name().as_str(), session.identity(), &key, token);
+        let hold = Hold { seat, lease, token, key, travelling: AtomicUsize::new(0) };
+        Self { hold: Arc::new(hold), session, left: AtomicBool::new(false), holding }
     }
 
     /// The fencing token: larger than that of every earlier holder of the name.
@@ -234,6 +237,9 @@ impl Guard {
     /// Ends the hold. What is left to do is the attempt's, or, once that is dropped, the janitor's.
     fn leave(&self) -> Attempt {
         self.left.store(true, Ordering::Release);
+        let Hold { seat, lease, .. } = &*self.hold;
+        let lost = || seat.loss().or(lease.loss()).unwrap_or(Loss::Deleted);
+        self.holding.ended((!seat.holds()).then(lost));
         self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
         Attempt::patient(&self.session, self.hold.seat.clone())
     }

@@ -103,6 +103,29 @@
 //! go on running for that. One that shuts down first leaves the hold to expire with its lease. At the end of `main`,
 //! await [`Session::close`].
 //!
+//! # Watching it
+//!
+//! Every wish for a hold is a [`tracing`] span `wait`, until it is granted or given up, and every hold a span `hold`,
+//! until it is released or its guard is dropped. Both say `kind`, `name`, `identity`, `key` and `token`. A warning is
+//! something that an operator should know of: a lease that is in jeopardy or lost, a place in a queue that is taken
+//! again, a permission that is missing.
+//!
+//! With the feature `metrics` the crate counts through the [`metrics`](https://docs.rs/metrics) facade, for whichever
+//! exporter the service installs; example `metrics` shows Prometheus'. `kind` is `mutex`, `election`, `read`, `write` or
+//! `semaphore`.
+//!
+//! | metric | labels | what it counts |
+//! |---|---|---|
+//! | `tenure_wait_seconds` histogram | `kind` | from asking for a hold to its grant, of those that were granted |
+//! | `tenure_hold_seconds` histogram | `kind` | from the grant to the release, or to the end of the guard of a lost hold |
+//! | `tenure_queue_length` histogram | `kind` | keys that a place had to wait for when that was first known |
+//! | `tenure_losses_total` counter | `kind`, `reason` | guards of holds that ended without a release: `expired`, `revoked`, `deleted` or `closed` |
+//! | `tenure_reentries_total` counter | `kind` | places in a queue that were lost with their lease or their key, and taken again, at the back |
+//! | `tenure_renewal_seconds` histogram | | from sending a renewal to its reply |
+//! | `tenure_renewal_margin_seconds` histogram | | what was left of the time to the deadline when the reply came |
+//! | `tenure_renewal_failures_total` counter | | renewals that were not answered in time, or failed |
+//! | `tenure_watch_restarts_total` counter | | watch streams that broke and were opened again |
+//!
 //! # In etcd
 //!
 //! A name's queue is the set of keys directly under `NAME/`, in the order of their create revisions, as in Go's
@@ -133,6 +156,7 @@ mod retry;
 mod rwlock;
 mod semaphore;
 mod session;
+mod telemetry;
 mod ticket;
 mod token;
 

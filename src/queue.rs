@@ -30,6 +30,7 @@ use crate::session::Core;
 use crate::session::crowd::Crowd;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
+use crate::telemetry::Waiting;
 pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
 use place::{Action, End, Input, Patience, Place, Revision};
@@ -44,6 +45,7 @@ pub(crate) struct Seat {
     crowd: Arc<Crowd>,
     /// Of the key, put together when a lease is known.
     value: Arc<[u8]>,
+    pub(crate) waiting: Waiting,
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -53,6 +55,8 @@ struct Inner {
     lease: Option<Arc<Lease>>,
     /// Of its key.
     number: Option<u64>,
+    /// How many it had to wait for when that was first known.
+    ahead: Option<usize>,
     /// The keys that the session's stream watches for this place.
     watched: Vec<Key>,
     attention: Attention,
@@ -93,13 +97,15 @@ impl Seat {
             place: Place::new(rule, patience),
             lease: None,
             number: None,
+            ahead: None,
             watched: Vec::new(),
             attention: Attention::Driver,
             key_gone: None,
             departure: Departure::Open,
             failed: None,
         });
-        Arc::new(Self { core, name, rule, crowd, value, inner, changed: Notify::new() })
+        let waiting = Waiting::new(rule.kind, name.as_str(), core.identity());
+        Arc::new(Self { core, name, rule, crowd, value, waiting, inner, changed: Notify::new() })
     }
 
     /// A place like this one, that waits.
@@ -217,18 +223,15 @@ impl Seat {
     fn take_place(self: &Arc<Self>, lease: Arc<Lease>) {
         let mut inner = self.lock();
         if let Some(last) = inner.lease.replace(lease.clone()) {
-            tracing::warn!(
-                name = self.name.as_str(),
-                last = last.id,
-                lease = lease.id,
-                "a place in the queue was lost and is taken again, at the back"
-            );
+            self.waiting.again(self.name.as_str(), last.id, lease.id);
         }
         inner.departure = Departure::Open;
         inner.give_number_back(&self.core);
         let number = self.core.numbers.take();
-        inner.number = Some(number);
-        inner.place.seat(self.name.key(self.rule.lane, lease.id, number), lease.id);
+        (inner.number, inner.ahead) = (Some(number), None);
+        let key = self.name.key(self.rule.lane, lease.id, number);
+        self.waiting.under(&key);
+        inner.place.seat(key, lease.id);
         self.settle(inner);
     }
 

@@ -167,6 +167,11 @@ impl Driver {
         if reply.input == Input::Left {
             self.seat.lock().departure.confirm(reply.deleted);
         }
+        if let Some(ahead) = reply.ahead
+            && self.seat.lock().ahead.replace(ahead).is_none()
+        {
+            self.seat.waiting.behind(ahead);
+        }
         let waits = self.seat.lock().place.held().is_none();
         self.seat.handle(reply.input);
         match reply.mismatch {

@@ -19,6 +19,17 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// As a key's value and the labels of metrics have it.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex",
+            Self::Election => "election",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Semaphore => "semaphore",
+        }
+    }
+
     /// In a user's words.
     fn as_str(self) -> &'static str {
         match self {

@@ -45,6 +45,8 @@ pub(crate) struct Reply {
     pub(crate) fence: Option<SeenFence>,
     /// Somebody stands in the queue with whom the place cannot share it.
     pub(crate) mismatch: Option<error::Error>,
+    /// How many keys stand before it.
+    pub(crate) ahead: Option<usize>,
     /// How many keys a leave deleted.
     pub(crate) deleted: i64,
 }
@@ -58,7 +60,7 @@ pub(crate) enum SeenFence {
 
 impl From<Input> for Reply {
     fn from(input: Input) -> Self {
-        Self { input, fence: None, mismatch: None, deleted: 0 }
+        Self { input, fence: None, mismatch: None, ahead: None, deleted: 0 }
     }
 }
 
@@ -117,8 +119,9 @@ impl Sender {
             let (created, elders) = (revision(&reply), ranges.next());
             let listing = elders.as_ref().map_or_else(unlisted, |elders| self.listing(elders));
             let mismatch = self.mismatch(elders.as_ref()).await?;
+            let ahead = elders.map(|elders| usize::try_from(elders.count()).unwrap_or(0));
             let listing = Listing { revision: created, ..listing };
-            return Ok(Reply { mismatch, ..Input::Entered { created, listing }.into() });
+            return Ok(Reply { mismatch, ahead, ..Input::Entered { created, listing }.into() });
         }
         let mut next = || ranges.next().ok_or_else(|| malformed("a transaction"));
         let (own, fence, everyone) = (next()?, next()?, ranges.next());
@@ -137,7 +140,7 @@ impl Sender {
     async fn look(&mut self, limit: Option<usize>) -> Result<Reply, Error> {
         if self.shares_lists() {
             let census = self.crowd.census(&mut self.kv, &self.name).await?;
-            return Ok(self.find(&census, limit).into());
+            return Ok(self.find(&census, limit));
         }
         let (range, options) = self.range(limit);
         let options = options.with_max_create_revision(self.created).with_sort(SortTarget::Create, SortOrder::Descend);
@@ -155,7 +158,7 @@ impl Sender {
     }
 
     /// What a list of everyone says to this place: its own key, and the newest of those before it.
-    fn find(&self, census: &Census, limit: Option<usize>) -> Input {
+    fn find(&self, census: &Census, limit: Option<usize>) -> Reply {
         let keys = &census.keys;
         let before = keys.partition_point(|(created, ..)| *created < self.created);
         let own = keys.get(before).filter(|(_, key, _)| *key == self.key).map(|(created, ..)| *created);
@@ -168,7 +171,7 @@ impl Sender {
         });
         let (more, deep) = (first > 0, keys.len() >= DEEP);
         let listing = Listing { revision: census.revision, elders: elders.collect(), more, nested: false, deep };
-        Input::Looked { own, listing }
+        Reply { ahead: Some(before), ..Input::Looked { own, listing }.into() }
     }
 
     /// The own key, the elders in view, and the mark, by their keys.

@@ -15,7 +15,7 @@ use super::watch::Hub;
 use super::{Handle, Health, Session, janitor, keepalive, watch};
 use crate::error::{Error, Result, Verdict, code, verdict};
 use crate::etcd_client::{Client, ConnectOptions};
-use crate::{name, retry};
+use crate::{name, retry, telemetry};
 
 /// How long a connection may take to be made, and how long [`SessionBuilder::open`] insists where nobody listens.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -113,6 +113,7 @@ impl SessionBuilder {
     }
 
     async fn start(self) -> Result<Session> {
+        telemetry::describe();
         let (departures, departing) = mpsc::unbounded_channel();
         let identity = self.identity.unwrap_or_else(default_identity);
         let core = Arc::new(Core {

@@ -108,6 +108,10 @@ impl Core {
         self.closing.cancelled().await;
     }
 
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
+    }
+
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
     }

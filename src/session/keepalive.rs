@@ -18,7 +18,7 @@ use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, is_granted_before, verdict};
 use crate::etcd_client::{self, LeaseGrantOptions, PutOptions, PutResponse};
 use crate::name::Revision;
-use crate::retry;
+use crate::{retry, telemetry};
 
 /// Timers stand still while the machine sleeps, so the clock is looked at this often.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -127,7 +127,10 @@ async fn renew(core: &Core, lease: &Lease) -> Loss {
     loop {
         match stream(core, lease, &mut delays).await {
             Break::Lost(loss) => return loss,
-            Break::Broken(why) => tracing::debug!(lease = lease.id, why, "renewal failed"),
+            Break::Broken(why) => {
+                telemetry::renewal_failed();
+                tracing::debug!(lease = lease.id, why, "renewal failed");
+            }
         }
         sleep(delays.next().min(lease.deadline().remaining() / 4)).await;
     }
@@ -145,6 +148,7 @@ async fn stream(core: &Core, lease: &Lease, delays: &mut retry::Delays) -> Break
         Ok(Ok(stream)) => stream,
     };
     loop {
+        telemetry::renewed(Moment::now().since(sent), lease.deadline().remaining());
         lease.renewed(sent);
         core.set_health(Health::Safe);
         delays.reset();

@@ -18,9 +18,9 @@ use crate::etcd_client::{
     EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
 };
 use crate::name::Revision;
-use crate::retry;
 use crate::session::Core;
 use crate::session::core::Vital;
+use crate::{retry, telemetry};
 
 /// How many requests may be unanswered on the stream. The client's channel takes 100, and the connection some
 /// 12,000 small unread frames.
@@ -47,6 +47,7 @@ async fn keep(core: &Core) {
             Ok(mut stream) => {
                 let opened = Instant::now();
                 let why = stream.serve(core).await;
+                telemetry::watches_restarted();
                 tracing::debug!(why, "the watch stream broke");
                 if opened.elapsed() > core.ttl {
                     delays.reset();
