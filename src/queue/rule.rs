@@ -94,6 +94,15 @@ impl Rule {
         self.permits as usize + usize::from(self.is_exclusive())
     }
 
+    /// Leaves the newest of them, as far as they are in view. Says whether that is everyone.
+    pub(crate) fn narrow(&self, elders: &mut Vec<Elder>) -> bool {
+        elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
+        let all = elders.len() <= self.view();
+        elders.truncate(self.view());
+        elders.shrink_to_fit();
+        all
+    }
+
     /// Whether holds of this kind may be handed over in memory. Not an office: the leader that others read is
     /// the oldest key.
     pub(crate) fn hands_over(&self) -> bool {

@@ -108,7 +108,8 @@ impl Sender {
         let (then, otherwise) = match known {
             // Where it would be cut short it is not worth its price to the whole cluster.
             None if self.shares_lists() => (vec![put], vec![own, fence]),
-            None => (vec![list(self.rule.view()), put], vec![own, fence]),
+            None if self.crowd.deep.load(Ordering::Relaxed) => (vec![list(self.rule.view()), put], vec![own, fence]),
+            None => (vec![list(DEEP.max(self.rule.view())), put], vec![own, fence]),
             Some(_) => (vec![put], vec![own, fence, list(self.rule.view() + 1)]),
         };
         let reply = self.kv.txn(Txn::new().when(compares).and_then(then).or_else(otherwise)).await?;

@@ -3,7 +3,8 @@
 //! 1. A watch starts from now: one at a past or present revision is served by a loop of etcd's that runs every
 //!    100 ms. Whoever asked for it hears from which revision on it is covered, and looks at what came before.
 //! 2. A watch that breaks is said to be broken before anything else is said of it, and then made anew from now.
-//! 3. Those who watch one key share its watch. Nobody is told anything under the lock.
+//! 3. Those who watch one key share its watch, and it outlives them for a while: who comes again finds it standing,
+//!    covered from before, and has nothing to look for. Nobody is told anything under the lock.
 
 mod stream;
 
@@ -21,10 +22,10 @@ pub(crate) use stream::run;
 /// The age at which a hold that did not wait gets a watch of its own key: a shorter critical section pays nothing.
 const OWN_WATCH_AGE: Duration = Duration::from_millis(100);
 
-/// How long a watch may outlive the need for it, and how many may at once: closing them never stands in the way of a
-/// hand-off.
-const LINGER: Duration = Duration::from_millis(100);
-const LINGERING: usize = 32;
+/// How long a watch may outlive the need for it, and how many may at once. A session that wants a lock again and again
+/// waits for the same few keys, its own among them, and a second is longer than a turn takes.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGERING: usize = 64;
 
 /// What a watcher hears.
 #[derive(Clone, Debug)]
@@ -72,9 +73,10 @@ struct State {
     ids: HashMap<i64, Key>,
     last_id: i64,
     requests: VecDeque<Request>,
-    /// The watches that nobody needs any more, and when they are closed.
+    /// Watches to close.
     surplus: Vec<i64>,
-    tidy_at: Option<Instant>,
+    /// Keys whose watches nobody needed any more, and since when: they may be needed again by now.
+    idle: VecDeque<(Instant, Key)>,
     /// Holds that did not wait, in order of age.
     young: VecDeque<(Instant, Weak<dyn Watcher>)>,
     /// Watches the fence key of the session's lease, and keeps the stream open.
@@ -90,6 +92,8 @@ struct Watch {
     sent: bool,
     /// The revision after which its deletions will be reported from here on, once it stands.
     covered: Option<Revision>,
+    /// Nobody needs it.
+    idle_since: Option<Instant>,
 }
 
 enum Request {
@@ -118,10 +122,12 @@ impl Hub {
         let mut state = self.lock();
         if let Some(watch) = state.watches.get_mut(key) {
             watch.watchers.push(watcher);
+            watch.idle_since = None;
             return watch.covered;
         }
         let id = state.fresh_id(key);
-        state.watches.insert(key.clone(), Watch { id, watchers: vec![watcher], after, sent: false, covered: None });
+        let watch = Watch { id, watchers: vec![watcher], after, sent: false, covered: None, idle_since: None };
+        state.watches.insert(key.clone(), watch);
         state.requests.push_back(Request::Create(key.clone(), id));
         drop(state);
         self.wake.notify_one();
@@ -132,14 +138,19 @@ impl Hub {
         let mut state = self.lock();
         let Some(watch) = state.watches.get_mut(key) else { return };
         watch.watchers.retain(|other| !Arc::ptr_eq(other, watcher));
-        if watch.watchers.is_empty() {
-            let (id, sent) = (watch.id, watch.sent);
-            state.watches.remove(key);
-            state.ids.remove(&id);
-            if sent && state.discard(id) {
-                drop(state);
-                self.wake.notify_one();
-            }
+        if !watch.watchers.is_empty() {
+            return;
+        }
+        if !watch.sent {
+            return state.forget(key);
+        }
+        let since = Instant::now();
+        watch.idle_since = Some(since);
+        state.idle.push_back((since, key.clone()));
+        // The stream has to know when to close it.
+        if state.idle.len() == 1 || state.idle.len() > LINGERING {
+            drop(state);
+            self.wake.notify_one();
         }
     }
 
@@ -201,16 +212,19 @@ impl Hub {
         let count = state.young.iter().take_while(|(at, _)| *at <= now).count();
         let aged = state.young.drain(..count).map(|(_, watcher)| watcher).collect();
         // What is due and was not done waits for an answer.
-        let tidy_at = state.tidy_at.filter(|at| *at > now);
+        let tidy_at = state.idle.front().map(|(since, _)| *since + LINGER).filter(|at| *at > now);
         let next = state.young.front().map(|(at, _)| *at).into_iter().chain(tidy_at).min();
         (aged, next)
     }
 
-    /// Says that every watch is broken, and asks for each anew. Those that nobody asked for yet are among them.
+    /// Says that every watch is broken, and asks for each anew that is needed. Those that nobody asked for yet are among
+    /// them.
     fn broken(&self) {
         let mut state = self.lock();
-        (state.surplus, state.tidy_at) = (Vec::new(), None);
-        let State { watches, ids, last_id, requests, .. } = &mut *state;
+        let State { watches, ids, last_id, requests, surplus, idle, .. } = &mut *state;
+        surplus.clear();
+        idle.clear();
+        watches.retain(|_, watch| !watch.watchers.is_empty());
         requests.clear();
         ids.clear();
         let mut told = Vec::new();
@@ -243,27 +257,28 @@ impl State {
         self.last_id
     }
 
-    /// Nobody needs this watch any more. Says whether the stream has to know when to close it.
-    fn discard(&mut self, id: i64) -> bool {
-        self.surplus.push(id);
-        match self.surplus.len() {
-            1 => self.tidy_at = Some(Instant::now() + LINGER),
-            LINGERING => self.tidy_at = Some(Instant::now()),
-            _ => return false,
+    fn forget(&mut self, key: &Key) {
+        if let Some(watch) = self.watches.remove(key) {
+            self.ids.remove(&watch.id);
         }
-        true
     }
 
-    /// The next watch to close, if it is time to.
+    /// The next watch to close, if there is one that nobody needs, for long or beside many others.
     fn tidy(&mut self) -> Option<i64> {
-        if self.tidy_at? > Instant::now() {
-            return None;
+        while self.surplus.is_empty() {
+            let (since, _) = self.idle.front()?;
+            if since.elapsed() < LINGER && self.idle.len() <= LINGERING {
+                return None;
+            }
+            let (since, key) = self.idle.pop_front()?;
+            if let Some(watch) = self.watches.get(&key)
+                && watch.idle_since == Some(since)
+            {
+                self.surplus.push(watch.id);
+                self.forget(&key);
+            }
         }
-        let id = self.surplus.pop();
-        if self.surplus.is_empty() {
-            self.tidy_at = None;
-        }
-        id
+        self.surplus.pop()
     }
 }
 

@@ -23,16 +23,16 @@ impl Place {
             State::Trying { .. } => (Listing { revision: listing.revision, ..Listing::default() }, true),
             _ => return,
         };
-        elders.retain(|elder| elder.created < created);
         if more {
             // In key order, cut short: it proves nothing but the own key.
             elders.clear();
         }
+        let all_in_view = self.rule.narrow(&mut elders);
         self.state = State::Waiting(Standing {
             created,
             seen,
             elders,
-            complete: !more,
+            complete: !more && all_in_view,
             gone: Vec::new(),
             covered: Covered::default(),
             due: None,
@@ -77,10 +77,8 @@ impl Place {
         if let State::Waiting(standing) = &mut self.state {
             standing.gone.retain(|(key, created)| elders.iter().any(|e| e.key == *key && e.created == *created));
             elders.retain(|e| !standing.gone.iter().any(|(key, created)| e.key == *key && e.created == *created));
-            elders.sort_unstable_by_key(|elder| std::cmp::Reverse(elder.created));
-            standing.complete = !more && elders.len() <= self.rule.view();
-            elders.truncate(self.rule.view());
-            elders.shrink_to_fit();
+            let all_in_view = self.rule.narrow(&mut elders);
+            standing.complete = !more && all_in_view;
             standing.elders = elders;
             self.judge();
         }

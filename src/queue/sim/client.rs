@@ -119,11 +119,9 @@ impl Client {
         self.place.watching().find(|key| !self.joined.contains(key))
     }
 
-    /// Forgets the watches that it needs no more. Says whether there were any.
-    pub(super) fn drop_watches(&mut self) -> bool {
+    /// Forgets the watches that it needs no more.
+    pub(super) fn drop_watches(&mut self) {
         let Self { place, joined, .. } = self;
-        let before = joined.len();
         joined.retain(|key| place.watching().any(|watched| watched == key));
-        joined.len() < before
     }
 }

@@ -16,6 +16,7 @@ use crate::name::{Key, Name, Revision, fence_key};
 use crate::queue::place::{Action, Input};
 use crate::queue::rule::Rule;
 use crate::queue::wire::{Fence, SeenFence, Sender, Value};
+use crate::session::crowd::DEEP;
 use crate::testing::Etcd;
 
 const RULES: [Rule; 5] = [Rule::MUTEX, Rule::READ, Rule::semaphore(3, 1), Rule::semaphore(3, 2), Rule::ELECTION];
@@ -141,7 +142,7 @@ impl Both {
             Step::Enter { key, lease, rule, stale } => {
                 let fence = self.fence(lease, stale);
                 let action = Action::Enter;
-                self.ask(key, lease, RULES[rule], Request::Enter { fence }, action, fence).await;
+                self.ask(key, lease, RULES[rule], Request::Enter { fence, list: Some(DEEP) }, action, fence).await;
             }
             Step::Try { key, lease, rule, stale, known } => {
                 let fence = self.fence(lease, stale);

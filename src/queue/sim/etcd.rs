@@ -28,12 +28,30 @@ pub(super) struct Message {
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
-    Enter { fence: Revision },
-    Try { fence: Revision, known: Revision },
-    Probe { limit: Option<usize> },
-    Look { created: Revision, limit: Option<usize> },
-    Glance { view: Vec<Key> },
-    Leave { keys: Vec<Key>, fence: bool, mark: Option<Revision> },
+    /// Lists so many of those before it, if any.
+    Enter {
+        fence: Revision,
+        list: Option<usize>,
+    },
+    Try {
+        fence: Revision,
+        known: Revision,
+    },
+    Probe {
+        limit: Option<usize>,
+    },
+    Look {
+        created: Revision,
+        limit: Option<usize>,
+    },
+    Glance {
+        view: Vec<Key>,
+    },
+    Leave {
+        keys: Vec<Key>,
+        fence: bool,
+        mark: Option<Revision>,
+    },
 }
 
 /// What comes back.
@@ -158,8 +176,9 @@ impl Etcd {
     pub(super) fn commit(&mut self, message: &Message) -> Reply {
         let Message { key, lease, rule, request } = message;
         match request {
-            Request::Enter { fence } => self.enter(message, *fence, None).unwrap_or_else(|| {
-                let elders = self.list(message, Some(rule.view()), Order::Key, Revision::MAX);
+            Request::Enter { fence, list } => self.enter(message, *fence, None).unwrap_or_else(|| {
+                let listed = list.map(|limit| self.list(message, Some(limit), Order::Key, Revision::MAX));
+                let elders = listed.unwrap_or_else(|| self.unlisted());
                 let created = self.put(key.clone(), *lease, stated_weight(*rule));
                 Reply::Seen(Input::Entered { created, listing: Listing { revision: created, ..elders } })
             }),

@@ -44,6 +44,8 @@ pub(super) enum Event {
     Learn(usize),
     /// Writes its missing fence again.
     WriteFence(usize),
+    /// Closes the watches that nobody needs any more.
+    Tidy(usize),
 
     // Everybody else.
     /// A lease that is lost expires, by number.

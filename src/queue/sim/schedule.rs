@@ -97,7 +97,7 @@ fn everything(world: &World) -> impl Iterator<Item = Event> {
             release,
         ]
     };
-    let of_session = |s| [Event::Batch(s), Event::Grant(s), Event::Learn(s), Event::WriteFence(s)];
+    let of_session = |s| [Event::Batch(s), Event::Grant(s), Event::Learn(s), Event::WriteFence(s), Event::Tidy(s)];
     let of_watch = |(session, watch)| [Event::Open { session, watch, lag: 0 }, Event::Deliver { session, watch }];
     let watches = |s: usize| (0..world.sessions[s].watches.len()).map(move |watch| (s, watch));
     let sessions = 0..world.sessions.len();
@@ -128,7 +128,11 @@ fn guess(world: &World, rng: &mut Rng) -> Event {
         11 => Event::Release(client, Handing::Nobody),
         12 => Event::Deliver { session, watch },
         13 | 14 => Event::Open { session, watch, lag: 0 },
-        15 => [Event::Batch(session), Event::Grant(session), Event::WriteFence(session)][any(rng, 3)],
+        15 => {
+            let events =
+                [Event::Batch(session), Event::Grant(session), Event::WriteFence(session), Event::Tidy(session)];
+            events[any(rng, 4)]
+        }
         _ => match rng.u8(..8) {
             0 => Event::Learn(session),
             1 => Event::AllowFences,

@@ -19,7 +19,7 @@ impl World {
             Action::Seat => return self.seat(c),
             Action::Stop(end) => return self.finish(c, end),
             Action::Wait => unreachable!("not an act"),
-            Action::Enter => Request::Enter { fence },
+            Action::Enter => Request::Enter { fence, list: self.believed_length() },
             Action::Try { known } => Request::Try { fence, known },
             Action::Probe { limit } => Request::Probe { limit },
             Action::Look { limit } => Request::Look { created: client.created, limit },
@@ -35,6 +35,11 @@ impl World {
         }
         self.clients[c].request = Some(Flight { message, reply: None, riders: Vec::new() });
         Ok(())
+    }
+
+    /// How many an enter lists: none where the queue was deep when the client last heard of it, right or wrong.
+    fn believed_length(&self) -> Option<usize> {
+        (self.etcd.revision % 4 != 0).then_some(self.plan.deep)
     }
 
     pub(super) fn message(&self, c: usize, request: Request) -> Message {
@@ -200,9 +205,7 @@ impl World {
         {
             self.leave(c, handing)?;
         }
-        if self.clients[c].drop_watches() {
-            self.prune_watches(self.clients[c].session);
-        }
+        self.clients[c].drop_watches();
         Ok(())
     }
 

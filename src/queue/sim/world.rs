@@ -94,6 +94,7 @@ impl World {
                 let session = &self.sessions[s];
                 session.fence == Fence::Missing && session.lease.is_some() && !self.etcd.refuses_fences && !dead(s)
             }
+            Event::Tidy(s) => (0..self.sessions[s].watches.len()).any(|watch| !self.is_needed(s, watch)),
             Event::Expire(n) => self.lost.get(n).is_some_and(|lease| !self.etcd.is_dead(*lease)),
             Event::Straggle(n) | Event::LoseStraggler(n) => n < self.stragglers.len(),
             Event::Go(n) => self.can_go(n),
@@ -127,10 +128,7 @@ impl World {
     fn can_watch_own(&self, c: usize) -> bool {
         let client = &self.clients[c];
         let key = client.place.key();
-        self.is_holding(c)
-            && client.joined.is_empty()
-            && client.unwatched() == Some(key)
-            && !self.sessions[client.session].watches.iter().any(|watch| watch.key == *key)
+        self.is_holding(c) && client.joined.is_empty() && client.unwatched() == Some(key)
     }
 
     fn can_go(&self, n: usize) -> bool {
@@ -195,6 +193,7 @@ impl World {
                     self.sessions[s].learn_fence(lease, Some(moved));
                 }
             }
+            Event::Tidy(s) => self.tidy(s),
             Event::Expire(n) => self.etcd.expire(self.lost[n]),
             Event::Straggle(n) => {
                 let message = self.stragglers.remove(n);
@@ -318,11 +317,15 @@ impl World {
     }
 
     /// Closes the watches of a session that nobody needs any more.
-    pub(super) fn prune_watches(&mut self, session: usize) {
-        let Self { sessions, clients, .. } = self;
-        sessions[session].watches.retain(|watch| {
-            clients.iter().any(|client| client.session == session && client.joined.contains(&watch.key))
-        });
+    fn tidy(&mut self, session: usize) {
+        let needed: Vec<bool> = (0..self.sessions[session].watches.len()).map(|n| self.is_needed(session, n)).collect();
+        let mut needed = needed.into_iter();
+        self.sessions[session].watches.retain(|_| needed.next().expect("one for each"));
+    }
+
+    fn is_needed(&self, session: usize, watch: usize) -> bool {
+        let key = &self.sessions[session].watches[watch].key;
+        self.clients.iter().any(|client| client.session == session && client.joined.contains(key))
     }
 
     /// A key to sit on, a used one rather than a new one.

@@ -201,7 +201,7 @@ impl Stream {
             {
                 self.probe = Probe::Idle;
                 if !response.canceled() {
-                    core.hub.lock().discard(id);
+                    core.hub.lock().surplus.push(id);
                 }
                 return if revision < floor { Err("a silent stream lags".to_owned()) } else { Ok(()) };
             }
