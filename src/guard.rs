@@ -1,6 +1,7 @@
 //! The one proof of a hold, whatever granted it.
 
 pub(crate) mod fenced;
+mod shared;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -19,6 +20,7 @@ use crate::session::Session;
 use crate::session::lease::Lease;
 use crate::telemetry::Holding;
 use crate::token::FencingToken;
+pub(crate) use shared::LastHold;
 
 /// Proof of a hold: of a lock, or, inside a [`Leadership`](crate::Leadership), of an office.
 ///
@@ -57,7 +59,6 @@ pub struct Guard {
     session: Session,
     /// An attempt sees to its end.
     left: AtomicBool,
-    holding: Holding,
 }
 
 /// What outlives the guard in those who ask after it.
@@ -66,9 +67,12 @@ struct Hold {
     lease: Arc<Lease>,
     token: FencingToken,
     key: Box<str>,
+    /// The guards that share it: the last one that goes ends it.
+    guards: AtomicUsize,
     /// Writes in this hold's name that may still be on their way: conditions given out, and transactions whose
     /// outcome is unknown. With any of them the hold is not handed over before its key is gone.
     travelling: AtomicUsize,
+    holding: Holding,
 }
 
 impl Guard {
@@ -78,8 +82,9 @@ impl Guard {
         let key: Box<str> = String::from_utf8_lossy(&seat.key()).into();
         let (session, token) = (attempt.finish(), FencingToken(token));
         let holding = seat.waiting.granted(seat.name().as_str(), session.identity(), &key, token);
-        let hold = Hold { seat, lease, token, key, travelling: AtomicUsize::new(0) };
-        Self { hold: Arc::new(hold), session, left: AtomicBool::new(false), holding }
+        let (guards, travelling) = (AtomicUsize::new(1), AtomicUsize::new(0));
+        let hold = Hold { seat, lease, token, key, guards, travelling, holding };
+        Self { hold: Arc::new(hold), session, left: AtomicBool::new(false) }
     }
 
     /// The fencing token: larger than that of every earlier holder of the name.
@@ -175,7 +180,8 @@ impl Guard {
         self.condition()
     }
 
-    /// Gives the hold back, and waits until etcd has confirmed.
+    /// Gives the hold back, and waits until etcd has confirmed. Of the guards of a
+    /// [re-entrant](crate::ReentrantMutex) hold the last one does so; the others have nothing to wait for.
     ///
     /// # Errors
     ///
@@ -194,7 +200,7 @@ impl Guard {
             return Err(self.lost().await.into());
         }
         let Hold { seat, lease, .. } = &*self.hold;
-        let mut attempt = self.leave();
+        let Some(mut attempt) = self.leave() else { return Ok(()) };
         match attempt.leave().await {
             Departure::Confirmed => Ok(()),
             Departure::NoKey => Err(seat.reason(lease).await.into()),
@@ -229,19 +235,20 @@ impl Guard {
 
     /// As dropping it, for a guard that others may still refer to.
     pub(crate) fn abandon(&self) {
-        if !self.left.load(Ordering::Acquire) {
-            drop(self.leave());
-        }
+        drop(self.leave());
     }
 
-    /// Ends the hold. What is left to do is the attempt's, or, once that is dropped, the janitor's.
-    fn leave(&self) -> Attempt {
-        self.left.store(true, Ordering::Release);
-        let Hold { seat, lease, .. } = &*self.hold;
+    /// Ends the hold, unless others share it. What is left to do is the attempt's, or, once that is dropped, the
+    /// janitor's.
+    fn leave(&self) -> Option<Attempt> {
+        if self.left.swap(true, Ordering::AcqRel) || self.hold.guards.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
+        }
+        let Hold { seat, lease, holding, .. } = &*self.hold;
         let lost = || seat.loss().or(lease.loss()).unwrap_or(Loss::Deleted);
-        self.holding.ended((!seat.holds()).then(lost));
+        holding.ended((!seat.holds()).then(lost));
         self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
-        Attempt::patient(&self.session, self.hold.seat.clone())
+        Some(Attempt::patient(&self.session, self.hold.seat.clone()))
     }
 }
 

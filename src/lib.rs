@@ -32,6 +32,7 @@
 //! | [`Session`], [`SessionBuilder`], [`connect_options`] | a process's membership: a lease, renewed in the background. One is enough for a process |
 //! | [`Health`], [`Deadline`] | how sure the session is of its lease, and until when |
 //! | [`Mutex`] | a fair lock: wait, try, try for a while, or take a ticket |
+//! | [`ReentrantMutex`] | an owner of a mutex, who may lock it again while it holds |
 //! | [`RwLock`] | many readers or one writer, in turn |
 //! | [`Semaphore`] | so many permits, one or several to a holder |
 //! | [`Ticket`] | a place in a queue that survives `select!` |
@@ -152,6 +153,7 @@ mod multi;
 mod mutex;
 mod name;
 mod queue;
+mod reentrant;
 mod retry;
 mod rwlock;
 mod semaphore;
@@ -170,6 +172,7 @@ pub use etcd_client;
 pub use guard::{Guard, Lost};
 pub use multi::MultiGuard;
 pub use mutex::Mutex;
+pub use reentrant::ReentrantMutex;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
 pub use session::{Health, Session, SessionBuilder, connect_options};

@@ -12,7 +12,8 @@ use crate::token::Waiter;
 /// A fair mutual exclusion lock, shared by every process that names it.
 ///
 /// Locks are granted in the order in which the requests reached etcd, over all processes and all tasks: two handles,
-/// and a thousand tasks on one handle, exclude each other. A lock is held through the session's lease: if this
+/// and a thousand tasks on one handle, exclude each other. Whoever has to lock again what it holds makes itself an
+/// [owner](Self::reentrant). A lock is held through the session's lease: if this
 /// process stops renewing it, the cluster hands the lock on. Work that must not overlap needs more than a guard: see
 /// [fencing](crate#fencing).
 ///
@@ -131,6 +132,10 @@ impl Mutex {
     /// Nothing is lost.
     pub async fn queue(&self) -> Result<Vec<Waiter>> {
         self.queue.waiters().await
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        self.queue.session()
     }
 
     /// Whether its name can be one.

@@ -1,6 +1,7 @@
 //! What is told to operators: spans of waits and holds, and the metrics of the feature `metrics`.
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code, reason = "what is measured goes nowhere"))]
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Span;
@@ -21,7 +22,7 @@ pub(crate) struct Waiting {
 /// From the grant of a hold to its end.
 #[derive(Debug)]
 pub(crate) struct Holding {
-    _span: Span,
+    span: Mutex<Option<Span>>,
     kind: Kind,
     since: Instant,
 }
@@ -60,13 +61,14 @@ impl Waiting {
         let kind_label = kind.label();
         let held = tracing::info_span!("hold", kind = kind_label, name, identity, key, token = token.0);
         held.follows_from(span);
-        Holding { _span: held, kind: *kind, since: Instant::now() }
+        Holding { span: Mutex::new(Some(held)), kind: *kind, since: Instant::now() }
     }
 }
 
 impl Holding {
     /// It ended, and how: `None` for a release.
     pub(crate) fn ended(&self, loss: Option<Loss>) {
+        drop(self.span.lock().unwrap_or_else(PoisonError::into_inner).take());
         #[cfg(feature = "metrics")]
         {
             metrics::histogram!("tenure_hold_seconds", "kind" => self.kind.label()).record(self.since.elapsed());

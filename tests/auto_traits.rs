@@ -11,7 +11,7 @@ use std::time::Duration;
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
     Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, MultiGuard, Mutex,
-    Observation, Observations, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
+    Observation, Observations, ReentrantMutex, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ fn future<F: Future + Send + 'static>(_: F) {}
 fn handles_can_be_cloned_and_shared() {
     handle::<Session>();
     handle::<Mutex>();
+    handle::<ReentrantMutex>();
     handle::<RwLock>();
     handle::<Semaphore>();
     handle::<Election>();
@@ -124,6 +125,19 @@ fn every_future_can_be_spawned(
     future(async move { here.verify().await });
     let here = guard();
     future(async move { here.txn(Txn::new()).await });
+}
+
+/// The same for an owner's handle.
+#[expect(dead_code, reason = "compiling it is the test")]
+fn every_future_of_a_reentrant_lock_can_be_spawned(owner: fn() -> ReentrantMutex) {
+    let here = owner();
+    future(async move { here.lock().await });
+    let here = owner();
+    future(async move { here.try_lock().await });
+    let here = owner();
+    future(async move { here.try_lock_for(Duration::ZERO).await });
+    let here = owner();
+    future(async move { here.queue().await });
 }
 
 /// The same for the locks that several may hold.

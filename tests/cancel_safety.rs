@@ -47,11 +47,18 @@ fn doing<T: Any>(acquisition: impl Future<Output = tenure::Result<T>> + 'static)
 }
 
 /// Everything that takes a place, and what it returns.
-const WAYS: [Way; 13] = [
+const WAYS: [Way; 16] = [
     ("lock", Kind::Mutex, |session| doing(async move { session.mutex("name").lock().await })),
     ("try_lock", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock().await })),
     ("try_lock_for", Kind::Mutex, |session| doing(async move { session.mutex("name").try_lock_for(LIMIT).await })),
     ("enqueue", Kind::Mutex, |session| doing(async move { session.mutex("name").enqueue().await?.granted().await })),
+    ("reentrant lock", Kind::Mutex, |session| doing(async move { session.mutex("name").reentrant().lock().await })),
+    ("try_reentrant lock", Kind::Mutex, |session| {
+        doing(async move { session.mutex("name").reentrant().try_lock().await })
+    }),
+    ("try_reentrant lock_for", Kind::Mutex, |session| {
+        doing(async move { session.mutex("name").reentrant().try_lock_for(LIMIT).await })
+    }),
     ("read", Kind::RwLock, |session| doing(async move { session.rwlock("name").read().await })),
     ("try_read", Kind::RwLock, |session| doing(async move { session.rwlock("name").try_read().await })),
     ("try_read_for", Kind::RwLock, |session| doing(async move { session.rwlock("name").try_read_for(LIMIT).await })),

@@ -291,6 +291,11 @@ impl<F: Future> ByHand<F> {
         self.poll(usize::MAX, Drops::AtOnce).await
     }
 
+    /// Polls it to its end, however long that takes.
+    pub(crate) async fn end(self) -> F::Output {
+        soon("it ends", self.future).await
+    }
+
     async fn is_woken(&self) -> bool {
         // Longer than a reply takes. Should one take longer, the future is dropped earlier than it could be.
         tokio::time::timeout(Duration::from_millis(150), self.woken.0.notified()).await.is_ok()
