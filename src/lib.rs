@@ -98,7 +98,8 @@
 //!
 //! A session lives on the tokio runtime in which it was opened, of either flavour, with time and I/O enabled, and ends
 //! with it. Code that blocks all of its threads stops the renewals too: move it to
-//! [`spawn_blocking`](tokio::task::spawn_blocking). A `current_thread` runtime renews only while its `block_on` runs.
+//! [`spawn_blocking`](tokio::task::spawn_blocking), or [isolate](SessionBuilder::isolated) the session, whose lease is
+//! then renewed elsewhere. A `current_thread` runtime renews only while its `block_on` runs.
 //!
 //! Dropping a guard, a ticket or the last handle of a session releases *in the background*, so the runtime has to
 //! go on running for that. One that shuts down first leaves the hold to expire with its lease. At the end of `main`,

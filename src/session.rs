@@ -2,13 +2,15 @@
 //!
 //! 1. A session has at most one living lease. It outlives the loss of one: it grants itself the next, and what was
 //!    held under the old one is told that it is lost.
-//! 2. Three tasks serve it: the renewal loop, the watch stream, the janitor. They end with it.
+//! 2. Three tasks serve it: the renewal loop, on a thread of its own if it is isolated, the watch stream, the janitor.
+//!    They end with it.
 //! 3. Whatever holds or waits keeps the session; when the last handle goes the lease is revoked.
 
 mod builder;
 mod core;
 pub(crate) mod crowd;
 pub(crate) mod deadline;
+mod isolation;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;
 pub(crate) mod lease;

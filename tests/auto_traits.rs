@@ -98,6 +98,7 @@ fn every_future_can_be_spawned(
     future(Session::connect(vec!["localhost:2379".to_owned()]));
     future(Session::open(client()));
     future(Session::builder(client()).open());
+    future(Session::builder(client()).isolated(["localhost:2379"], tenure::connect_options()).open());
     let here = session();
     future(async move { here.close().await });
 

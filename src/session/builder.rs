@@ -10,6 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::core::{Core, ENTERING, Phase};
 use super::crowd::Crowds;
+use super::isolation::Isolation;
+use super::keepalive::Keeper;
 use super::lease::Lease;
 use super::watch::Hub;
 use super::{Handle, Health, Session, janitor, keepalive, watch};
@@ -50,11 +52,13 @@ pub struct SessionBuilder {
     ttl: Duration,
     identity: Option<String>,
     namespace: String,
+    isolation: Option<Isolation>,
 }
 
 impl SessionBuilder {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, ttl: Duration::from_secs(10), identity: None, namespace: String::new() }
+        let ttl = Duration::from_secs(10);
+        Self { client, ttl, identity: None, namespace: String::new(), isolation: None }
     }
 
     /// The time to live of the lease: how long a crash, or a cut connection, keeps others from a hold. Whole
@@ -78,12 +82,59 @@ impl SessionBuilder {
         self
     }
 
+    /// Renews the lease on a thread, a runtime and a connection of its own, to `endpoints` of the same cluster: code
+    /// that blocks all threads of the session's runtime then costs it neither its lease nor what it holds. Not isolated
+    /// by default.
+    ///
+    /// While the runtime is blocked, the lease is renewed, or granted anew; the [deadline](crate::Guard::deadline)
+    /// moves with every renewal that is acknowledged, and [`is_valid`](crate::Guard::is_valid) and
+    /// [`health`](Session::health) never believe in a lease that is lost. All else stays on the session's runtime, and
+    /// waits until it runs again: that a key alone was deleted is not seen, nobody is granted a lock, `lost` does not
+    /// fire, `run` does not drop its work, and what is dropped is not released.
+    ///
+    /// So a process that hangs for good keeps what it holds until it is ended: renewal that starves with the work is
+    /// how a session notices by default. The session still ends with its runtime, and its lease is then revoked.
+    ///
+    /// The thread and its connection end with the session. [`connect_options`] are a good start for `options`; what the
+    /// client needs to authenticate, the second connection needs too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let etcd = tenure::testing::Etcd::start().await?;
+    /// # let endpoints = etcd.endpoints();
+    /// use tenure::etcd_client::Client;
+    /// use tenure::{Session, connect_options};
+    ///
+    /// let client = Client::connect(&endpoints, Some(connect_options())).await?;
+    /// let session = Session::builder(client).isolated(&endpoints, connect_options()).open().await?;
+    /// let guard = session.mutex("jobs/reindex").lock().await?;
+    /// // Whatever it blocks, the lease is renewed.
+    /// std::thread::sleep(std::time::Duration::from_millis(10));
+    /// assert!(guard.is_valid());
+    /// session.close().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn isolated(
+        mut self,
+        endpoints: impl IntoIterator<Item = impl AsRef<str>>,
+        connect_options: ConnectOptions,
+    ) -> Self {
+        let endpoints = endpoints.into_iter().map(|endpoint| endpoint.as_ref().to_owned()).collect();
+        self.isolation = Some(Isolation { endpoints, options: connect_options });
+        self
+    }
+
     /// Opens the session.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidOption`] for a TTL of zero, of a fraction of a second or above etcd's maximum of
-    /// 9,000,000,000 s, and for a namespace that cannot be one. [`Error::Etcd`] if etcd refuses, or cannot be
+    /// 9,000,000,000 s, for a namespace that cannot be one, and for [isolated](Self::isolated) endpoints that cannot be
+    /// ones or are of another cluster. [`Error::Etcd`] if etcd refuses, or cannot be
     /// reached: after 2 s where nobody listens, and after 5 s where somebody does and does not answer.
     /// [`Error::Closed`] if the runtime shuts down meanwhile.
     ///
@@ -136,12 +187,19 @@ impl SessionBuilder {
             closing: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
         });
-        let lease = first_grant(&core).await?;
-        core.begin(&lease);
+        let session = Session { handle: Arc::new(Handle { core: core.clone() }) };
+        match self.isolation {
+            Some(isolation) => isolation.begin(&core).await?,
+            None => {
+                let keeper = Keeper { core: core.clone(), client: core.client.clone() };
+                let lease = first_grant(&keeper).await?;
+                core.begin(&lease);
+                tokio::spawn(async move { keepalive::run(&keeper, lease).await });
+            }
+        }
         tokio::spawn(watch::run(core.clone()));
-        tokio::spawn(janitor::run(core.clone(), departing));
-        tokio::spawn(keepalive::run(keepalive::Keeper(core.clone()), lease));
-        Ok(Session { handle: Arc::new(Handle { core }) })
+        tokio::spawn(janitor::run(core, departing));
+        Ok(session)
     }
 }
 
@@ -151,17 +209,18 @@ impl fmt::Debug for SessionBuilder {
             .field("ttl", &self.ttl)
             .field("identity", &self.identity)
             .field("namespace", &self.namespace)
+            .field("isolated", &self.isolation.is_some())
             .finish_non_exhaustive()
     }
 }
 
 /// The first lease. Whoever opens a session wants to know soon that nobody is there.
-async fn first_grant(core: &Arc<Core>) -> Result<Arc<Lease>> {
+pub(super) async fn first_grant(keeper: &Keeper) -> Result<Arc<Lease>> {
     let started = tokio::time::Instant::now();
     let mut delays = retry::delays();
     loop {
         let remaining = CALL_LIMIT.saturating_sub(started.elapsed());
-        let error = match core.grant(remaining.min(core.call_limit)).await {
+        let error = match keeper.grant(remaining.min(keeper.core.call_limit)).await {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
         };

@@ -136,7 +136,11 @@ impl Core {
 
     /// Fetches a new token. A failure shows in the call that needs it.
     pub(crate) async fn reauthenticate(&self) {
-        if let Err(error) = self.call(self.client.refresh_token()).await {
+        self.reauthenticate_over(&self.client).await;
+    }
+
+    pub(super) async fn reauthenticate_over(&self, client: &Client) {
+        if let Err(error) = self.call(client.refresh_token()).await {
             tracing::warn!(?error, "could not refresh the authentication token");
         }
     }

@@ -16,7 +16,7 @@ use super::deadline::{self, Step};
 use super::lease::Lease;
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result, Verdict, is_granted_before, verdict};
-use crate::etcd_client::{self, LeaseGrantOptions, PutOptions, PutResponse};
+use crate::etcd_client::{self, Client, KvClient, LeaseGrantOptions, PutOptions, PutResponse};
 use crate::name::Revision;
 use crate::{retry, telemetry};
 
@@ -37,35 +37,39 @@ enum Break {
     Broken(String),
 }
 
-/// Ends the session with the task that keeps it, however that ends: with its runtime, at the worst.
-pub(super) struct Keeper(pub(super) Arc<Core>);
+/// Keeps a session's lease over a connection, which may be its own. Ends the session with the task that owns it,
+/// however that ends: with its runtime, at the worst.
+pub(super) struct Keeper {
+    pub(super) core: Arc<Core>,
+    pub(super) client: Client,
+}
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.finish();
+        self.core.finish();
     }
 }
 
 /// Keeps the session alive until it is closed or its last handle is dropped.
-pub(super) async fn run(keeper: Keeper, mut lease: Arc<Lease>) {
-    let core = &keeper.0;
+pub(super) async fn run(keeper: &Keeper, mut lease: Arc<Lease>) {
+    let core = &keeper.core;
     loop {
         let loss = tokio::select! {
             biased;
             () = core.closing.cancelled() => Loss::Closed,
             loss = watchdog(core, &lease) => loss,
-            loss = renew(core, &lease) => loss,
+            loss = renew(keeper, &lease) => loss,
         };
         lease.end(loss);
         core.set_health(Health::Lost(loss));
         if loss == Loss::Closed {
-            return close(core, &lease).await;
+            return close(keeper, &lease).await;
         }
         tracing::warn!(lease = lease.id, %loss, "the session lost its lease and asks for a new one");
         let last = lease.id;
         core.phase.send_replace(Phase::Between { last });
         drop(lease);
-        let Some(next) = grant(core).await else { return };
+        let Some(next) = grant(keeper).await else { return };
         lease = next;
         tracing::info!(lease = lease.id, "the session has a new lease");
         core.begin(&lease);
@@ -73,10 +77,11 @@ pub(super) async fn run(keeper: Keeper, mut lease: Arc<Lease>) {
 }
 
 /// The next lease; `None`, and the session is at its end, if it was closed before there was one.
-async fn grant(core: &Arc<Core>) -> Option<Arc<Lease>> {
+async fn grant(keeper: &Keeper) -> Option<Arc<Lease>> {
+    let core = &keeper.core;
     let mut delays = retry::delays();
     loop {
-        let mut granting = pin!(core.grant(core.call_limit));
+        let mut granting = pin!(keeper.grant(core.call_limit));
         let granted = tokio::select! {
             biased;
             granted = &mut granting => granted,
@@ -122,10 +127,10 @@ async fn watchdog(core: &Core, lease: &Lease) -> Loss {
     }
 }
 
-async fn renew(core: &Core, lease: &Lease) -> Loss {
+async fn renew(keeper: &Keeper, lease: &Lease) -> Loss {
     let mut delays = retry::delays();
     loop {
-        match stream(core, lease, &mut delays).await {
+        match stream(keeper, lease, &mut delays).await {
             Break::Lost(loss) => return loss,
             Break::Broken(why) => {
                 telemetry::renewal_failed();
@@ -136,15 +141,16 @@ async fn renew(core: &Core, lease: &Lease) -> Loss {
     }
 }
 
-async fn stream(core: &Core, lease: &Lease, delays: &mut retry::Delays) -> Break {
+async fn stream(keeper: &Keeper, lease: &Lease, delays: &mut retry::Delays) -> Break {
+    let core = &keeper.core;
     // A reply that takes a third of the time that is left is not waited for.
     let limit = || lease.deadline().remaining() / 3;
     let late = || Break::Broken("no reply in time".to_owned());
-    let mut client = core.client.lease_client();
+    let mut client = keeper.client.lease_client();
     let mut sent = Moment::now();
-    let (mut keeper, mut replies) = match timeout(limit(), client.keep_alive(lease.id)).await {
+    let (mut requests, mut replies) = match timeout(limit(), client.keep_alive(lease.id)).await {
         Err(_) => return late(),
-        Ok(Err(error)) => return broken(core, error).await,
+        Ok(Err(error)) => return broken(keeper, error).await,
         Ok(Ok(stream)) => stream,
     };
     loop {
@@ -163,12 +169,12 @@ async fn stream(core: &Core, lease: &Lease, delays: &mut retry::Delays) -> Break
             }
         }
         sent = Moment::now();
-        if let Err(error) = keeper.keep_alive().await {
-            return broken(core, error).await;
+        if let Err(error) = requests.keep_alive().await {
+            return broken(keeper, error).await;
         }
         match timeout(limit(), replies.message()).await {
             Err(_) => return late(),
-            Ok(Err(error)) => return broken(core, error).await,
+            Ok(Err(error)) => return broken(keeper, error).await,
             Ok(Ok(None)) => return Break::Broken("the stream ended".to_owned()),
             Ok(Ok(Some(reply))) if reply.ttl() <= 0 => return Break::Lost(Loss::Revoked),
             Ok(Ok(Some(_))) => {}
@@ -176,17 +182,18 @@ async fn stream(core: &Core, lease: &Lease, delays: &mut retry::Delays) -> Break
     }
 }
 
-async fn broken(core: &Core, error: etcd_client::Error) -> Break {
+async fn broken(keeper: &Keeper, error: etcd_client::Error) -> Break {
     match verdict(&error) {
         Verdict::NoLease => return Break::Lost(Loss::Revoked),
-        Verdict::Reauthenticate => core.reauthenticate().await,
+        Verdict::Reauthenticate => keeper.reauthenticate().await,
         _ => {}
     }
     Break::Broken(error.to_string())
 }
 
 /// The work of every `run` is dropped first, then the keys go with the lease.
-async fn close(core: &Core, lease: &Lease) {
+async fn close(keeper: &Keeper, lease: &Lease) {
+    let core = &keeper.core;
     core.phase.send_replace(Phase::Closing { last: lease.id });
     let remaining = || deadline::deadline(lease.sent(), lease.ttl).since(Moment::now());
     core.runs.close();
@@ -196,11 +203,11 @@ async fn close(core: &Core, lease: &Lease) {
     }
     let mut delays = retry::delays();
     loop {
-        let mut client = core.client.lease_client();
+        let mut client = keeper.client.lease_client();
         match core.call(client.revoke(lease.id)).await {
             Ok(_) => break,
             Err(Some(error)) if verdict(&error) == Verdict::NoLease => break,
-            Err(Some(error)) if verdict(&error) == Verdict::Reauthenticate => core.reauthenticate().await,
+            Err(Some(error)) if verdict(&error) == Verdict::Reauthenticate => keeper.reauthenticate().await,
             Err(_) => {}
         }
         if remaining().is_zero() {
@@ -210,27 +217,28 @@ async fn close(core: &Core, lease: &Lease) {
     }
 }
 
-impl Core {
+impl Keeper {
     /// Asks for a lease and puts its fence key, within `limit`.
-    pub(super) async fn grant(self: &Arc<Self>, limit: Duration) -> Result<Arc<Lease>> {
+    pub(super) async fn grant(&self, limit: Duration) -> Result<Arc<Lease>> {
         let until = Instant::now() + limit;
         // The id is of our own choice, so that a lease whose grant was not heard of can be asked for again, and given
         // back. Its time counts from the first try.
         let (id, sent) = (fastrand::i64(1..), Moment::now());
-        let ttl = i64::try_from(self.ttl.as_secs()).expect("checked by the builder");
+        let core = &self.core;
+        let ttl = i64::try_from(core.ttl.as_secs()).expect("checked by the builder");
         let grant = || async {
             let mut client = self.client.lease_client();
             match client.grant(ttl, Some(LeaseGrantOptions::new().with_id(id))).await {
                 // By a try that was not heard of. What etcd grants is no less than what it was asked for.
-                Err(error) if is_granted_before(&error) => Ok(self.ttl),
+                Err(error) if is_granted_before(&error) => Ok(core.ttl),
                 granted => Ok(Duration::from_secs(u64::try_from(granted?.ttl()).unwrap_or(0))),
             }
         };
         let granted = self.answer(until, grant).await;
         let ttl = granted.as_ref().map_or(Duration::ZERO, |ttl| *ttl);
-        let lease = Arc::new(Lease::new(id, ttl, sent, 0, self.revoker()));
+        let lease = Arc::new(Lease::new(id, ttl, sent, 0, core.revoker()));
         let fenced = match granted {
-            Ok(_) => self.answer(until, || self.put_fence_key(id)).await,
+            Ok(_) => self.answer(until, || core.put_fence_key(self.client.kv_client(), id)).await,
             Err(error) => Err(error),
         };
         match fenced {
@@ -241,22 +249,10 @@ impl Core {
                 return Err(error);
             }
         }
-        if lease.ttl > self.ttl {
-            tracing::info!(asked = ?self.ttl, granted = ?lease.ttl, "etcd raised the TTL to its minimum");
+        if lease.ttl > core.ttl {
+            tracing::info!(asked = ?core.ttl, granted = ?lease.ttl, "etcd raised the TTL to its minimum");
         }
         Ok(lease)
-    }
-
-    /// Rewrites a fence key that is missing: every put that was made before is void from then on.
-    pub(crate) async fn rewrite_fence(&self, lease: &Lease) -> Result<Revision, Option<etcd_client::Error>> {
-        let put = self.call(self.put_fence_key(lease.id)).await?;
-        Ok(revision(&put))
-    }
-
-    async fn put_fence_key(&self, lease: i64) -> Result<PutResponse, etcd_client::Error> {
-        let options = PutOptions::new().with_lease(lease);
-        let mut kv = self.kv.clone();
-        kv.put(self.fence_key(lease), &*self.fence_value(), Some(options)).await
     }
 
     /// The reply to a call, which is made again, perhaps to another member, if it takes long. The token is refreshed for
@@ -281,6 +277,23 @@ impl Core {
             }
         }
         Err(Error::Unknown)
+    }
+
+    async fn reauthenticate(&self) {
+        self.core.reauthenticate_over(&self.client).await;
+    }
+}
+
+impl Core {
+    /// Rewrites a fence key that is missing: every put that was made before is void from then on.
+    pub(crate) async fn rewrite_fence(&self, lease: &Lease) -> Result<Revision, Option<etcd_client::Error>> {
+        let put = self.call(self.put_fence_key(self.kv.clone(), lease.id)).await?;
+        Ok(revision(&put))
+    }
+
+    async fn put_fence_key(&self, mut kv: KvClient, lease: i64) -> Result<PutResponse, etcd_client::Error> {
+        let options = PutOptions::new().with_lease(lease);
+        kv.put(self.fence_key(lease), &*self.fence_value(), Some(options)).await
     }
 }
 

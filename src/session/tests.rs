@@ -1,26 +1,37 @@
 //! A task of the session that panics leaves nobody in a belief that nobody looks after: the session ends.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::core::Phase;
 use super::janitor::Departing;
 use super::watch::{Notice, Watcher};
 use super::{Health, Session};
+use crate::connect_options;
 use crate::error::{Error, Loss};
 use crate::name::Key;
 use crate::testing::Etcd;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+const LONG: Duration = Duration::from_secs(120);
+
 /// Panics wherever it is asked.
 struct Panics;
 
 impl Watcher for Panics {
     fn tell(self: Arc<Self>, _: Notice) {
+        panic!("on purpose");
+    }
+}
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
         panic!("on purpose");
     }
 }
@@ -51,7 +62,10 @@ impl Departing for Departs {
 /// Ends a session that holds by a panic, and looks at all who believe in it.
 async fn ends(loss: Loss, panic: impl AsyncFnOnce(&Session)) {
     let etcd = Etcd::start().await.expect("it starts");
-    let session = etcd.session(Duration::from_secs(120)).await.expect("it opens");
+    ends_session(etcd.session(LONG).await.expect("it opens"), loss, panic).await;
+}
+
+async fn ends_session(session: Session, loss: Loss, panic: impl AsyncFnOnce(&Session)) {
     let guard = session.mutex("name").lock().await.expect("it is free");
     let other = session.mutex("other");
     let held = other.lock().await.expect("it is free");
@@ -109,6 +123,26 @@ async fn a_panic_in_the_renewal_loop_ends_the_session() {
         client.revoke(session.lease_id()).await.expect("it stood");
         let mut health = session.health();
         let closed = health.wait_for(|health| *health == Health::Lost(Loss::Closed));
+        timeout(LIMIT, closed).await.expect("it ends").expect("the session is there");
+    })
+    .await;
+}
+
+/// It wakes those who watch its health, and they are code of others.
+#[tokio::test]
+async fn a_panic_in_isolated_renewal_ends_the_session() {
+    let etcd = Etcd::start().await.expect("it starts");
+    let client = etcd.client().await.expect("it connects");
+    let builder = Session::builder(client).ttl(LONG).isolated(etcd.endpoints(), connect_options());
+    ends_session(builder.open().await.expect("it opens"), Loss::Revoked, async |session| {
+        let (mut health, waker) = (session.health(), Waker::from(Arc::new(Panics)));
+        health.borrow_and_update();
+        let mut changed = pin!(health.changed());
+        assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut client = session.core().client.lease_client();
+        client.revoke(session.lease_id()).await.expect("it stood");
+        let mut phase = session.core().phase.subscribe();
+        let closed = phase.wait_for(|phase| matches!(phase, Phase::Closed { .. }));
         timeout(LIMIT, closed).await.expect("it ends").expect("the session is there");
     })
     .await;
