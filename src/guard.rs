@@ -32,8 +32,10 @@ pub(crate) use shared::LastHold;
 /// What a guard cannot promise is that its *process* is awake: one that was paused may go on for a moment before it
 /// notices. What must never be done by two goes through [`txn`](Self::txn), or carries the [`token`](Self::token).
 ///
-/// Dropping a guard releases it in the background; [`unlock`](Self::unlock) waits until etcd has confirmed. If the
-/// runtime shuts down first, the hold ends with the lease.
+/// Dropping a guard releases it in the background, wherever it is dropped; [`unlock`](Self::unlock) waits until etcd has
+/// confirmed. A runtime that shuts down first, or has, cannot release it: the key then keeps others waiting until the
+/// lease expires, and a `tracing` warning names the key and says how long that is. The way to avoid it is to await
+/// `unlock`, or [`Session::close`](crate::Session::close), at the end of `main`.
 ///
 /// # Examples
 ///

@@ -102,8 +102,8 @@
 //! then renewed elsewhere. A `current_thread` runtime renews only while its `block_on` runs.
 //!
 //! Dropping a guard, a ticket or the last handle of a session releases *in the background*, so the runtime has to
-//! go on running for that. One that shuts down first leaves the hold to expire with its lease. At the end of `main`,
-//! await [`Session::close`].
+//! go on running for that. One that shuts down first leaves the hold to expire with its lease, and a `tracing` warning
+//! says so of every guard and ticket that is dropped. At the end of `main`, await [`Session::close`].
 //!
 //! # Watching it
 //!

@@ -14,6 +14,7 @@ mod isolation;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;
 pub(crate) mod lease;
+mod remains;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
 pub(crate) mod watch;
@@ -160,19 +161,22 @@ impl Session {
         }
     }
 
-    /// Closes the session, for all clones: `lost` fires for what is held, every `run` drops its work, then the keys
-    /// go with the lease. What waits fails with [`Error::Closed`](Error::Closed). Closing again is harmless.
+    /// Closes the session, for all clones: `lost` fires for what is held, every `run` drops its work, then all keys go
+    /// with the lease: those of holds, of places in queues, and of what was dropped and is released in the background.
+    /// What waits fails with [`Error::Closed`](Error::Closed). Closing again is harmless.
     ///
-    /// Work inside a [`run`](crate::Guard::run) that nobody polls cannot be dropped: closing waits for it, until the
-    /// deadline.
+    /// This returns when etcd has confirmed, and after the [TTL](Self::ttl) at most, 10 s by default: by then the lease has
+    /// expired by itself. Work inside a [`run`](crate::Guard::run) that nobody polls cannot be dropped, and is waited for
+    /// until the deadline, at 98 % of that time.
     ///
     /// # Errors
     ///
-    /// None today: where etcd does not answer, this returns at the lease's deadline, and the lease expires by itself.
+    /// None today: where etcd does not confirm in time, a `tracing` warning says so.
     ///
     /// # Cancel safety
     ///
-    /// Once it was polled, the session is closed in the background, whether or not the future is awaited to its end.
+    /// Once it was polled, the session is closed in the background, whether or not the future is awaited to its end. The
+    /// runtime has to go on running for that.
     pub async fn close(&self) -> Result<()> {
         let mut phase = self.core().phase.subscribe();
         self.core().closing.cancel();

@@ -170,7 +170,8 @@ impl Queue {
 /// A place in a queue, kept until it is granted or dropped.
 ///
 /// Where a `lock()` that is dropped gives up its place, a ticket keeps it: wait for it in a `select!`, with a
-/// timeout, or later. Dropping the ticket gives the place up in the background.
+/// timeout, or later. Dropping the ticket gives the place up in the background; of a runtime that shuts down first, see
+/// [`Guard`].
 ///
 /// Should the session lose its lease meanwhile, the place goes with it; `granted` then queues again, at the back,
 /// and says so in a `tracing` warning.

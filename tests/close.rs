@@ -158,6 +158,61 @@ async fn closing_ends_at_the_deadline_where_etcd_does_not_answer() -> TestResult
     .await
 }
 
+/// By then the lease has expired by itself, whatever hangs: a member, or work that nobody polls.
+#[tokio::test]
+async fn closing_takes_no_longer_than_the_ttl() -> TestResult {
+    on_etcd(async |world: &World| {
+        let ttl = std::time::Duration::from_secs(3);
+        for frozen in [true, false] {
+            let session = world.etcd.session(ttl).await?;
+            let guard = session.mutex("name").lock().await?;
+            let dropped = session.mutex("dropped").lock().await?;
+            let mut running = common::ByHand::new(guard.run(std::future::pending::<()>()));
+            if frozen {
+                world.etcd.pause(0)?;
+            } else {
+                assert!(matches!(running.poll_until_quiet().await, common::Progress::Quiet));
+            }
+            drop(dropped);
+            let begun = std::time::Instant::now();
+            soon("it is closed", session.close()).await?;
+            // Time to wake up on a loaded machine.
+            assert!(begun.elapsed() < ttl + ttl / 3, "{:?}", begun.elapsed());
+            if frozen {
+                world.etcd.resume(0)?;
+            }
+            drop(running);
+            drop(guard);
+            equals("leases", Vec::new(), async || world.leases().await).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// What was dropped a moment ago is released in the background, unless that is over.
+#[tokio::test]
+async fn closing_waits_for_what_was_dropped() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let mut guards = Vec::new();
+        let mut tickets = Vec::new();
+        for n in 0..150 {
+            guards.push(session.mutex(format!("names/{n}")).lock().await?);
+            tickets.push(session.mutex("name").enqueue().await?);
+        }
+        let mut next = other.mutex("name").enqueue().await?;
+        drop((guards, tickets));
+        soon("it is closed", session.close()).await?;
+        assert!(world.keys("names/").await.is_empty(), "keys are left");
+        assert_eq!(world.keys("name/").await.len(), 1);
+        assert_eq!(world.leases().await, [other.lease_id()]);
+        soon("it is its turn", next.granted()).await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
 /// Guards get dropped wherever their owners are: in a thread without a runtime, too.
 #[tokio::test]
 async fn a_guard_dropped_on_a_thread_without_a_runtime_is_released() -> TestResult {

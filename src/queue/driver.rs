@@ -4,6 +4,8 @@
 //! 2. Whatever happens to a future, its place is seen to its end: here, or by the janitor.
 //! 3. Every request is idempotent, so not knowing its outcome means asking again.
 
+mod departed;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,15 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 
+use self::departed::Departed;
 use super::place::{Action, Input};
 use super::wire::{Reply, SeenFence};
 use super::{Attention, Claim, Departure, Inner, Seat};
 use crate::error::{Error, Loss, Result, Verdict, code, verdict};
 use crate::etcd_client;
-use crate::name::Key;
 use crate::retry::{self, Delays};
 use crate::session::Session;
-use crate::session::janitor::Departing;
 use crate::session::lease::Lease;
 
 /// Sends a seat's requests, one at a time.
@@ -228,49 +229,6 @@ fn no_turn() -> Error {
     Error::told(code::UNAVAILABLE, "too many others of the session were entering queues")
 }
 
-/// A driver whose owner is gone. It keeps the session until its key is.
-struct Departed {
-    driver: Box<Driver>,
-    _session: Session,
-}
-
-impl Departing for Departed {
-    fn queue(&self) -> &str {
-        self.driver.seat.name.prefix()
-    }
-
-    fn last_key(&mut self) -> Option<Key> {
-        if self.driver.call().is_some() {
-            return None;
-        }
-        let inner = self.driver.seat.lock();
-        let plain = inner.place.next() == Action::Leave { fence: false } && !inner.place.is_unsure();
-        plain.then(|| inner.place.key().clone())
-    }
-
-    fn left(&mut self) {
-        self.driver.seat.handle(Input::Left);
-    }
-
-    fn unheard(&mut self) {
-        self.driver.seat.handle(Input::Unknown);
-    }
-
-    fn see_off(mut self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            let driver = &mut self.driver;
-            if let Some(call) = driver.call().take() {
-                let answer = call.answer.await;
-                // Whatever it was, what is left to do is to leave.
-                let _ = driver.account(call.action, &call.lease, answer).await;
-                driver.seat.release(true);
-            }
-            // A place that leaves fails for nothing but its lease, which ends it.
-            let _ = driver.drive(|_| false).await;
-        })
-    }
-}
-
 /// A driver in use. Dropped before its place has ended, it leaves in the background.
 pub(crate) struct Attempt {
     driver: Option<Box<Driver>>,
@@ -355,7 +313,7 @@ impl Drop for Attempt {
             }
             driver.seat.release(true);
             if matches!(driver.seat.lock().place.next(), Action::Stop(_)) {
-                return;
+                return driver.seat.leave_behind();
             }
         }
         let departed = Departed { driver, _session: self.session.clone() };

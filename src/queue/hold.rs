@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Seat;
-use super::place::{End, Input, Listing};
+use super::place::{Action, End, Input, Listing};
 use crate::clock::Moment;
 use crate::error::Loss;
 use crate::session::keepalive::TICK;
@@ -56,6 +56,25 @@ impl Seat {
     /// Completes once it is known why the hold has ended.
     pub(crate) async fn lost(&self, lease: &Lease) -> Loss {
         self.until(lease, || self.loss()).await
+    }
+
+    /// Nobody sees to the place from here on. If its key may be there, the session is at its end.
+    pub(super) fn leave_behind(&self) {
+        let mut inner = self.lock();
+        inner.check_lease();
+        let Some(lease) = inner.lease.clone() else { return };
+        let may_stand = match (lease.loss(), inner.place.next(), inner.place.end()) {
+            (None, next, _) => !matches!(next, Action::Stop(_)),
+            (Some(Loss::Closed), _, end) => {
+                !inner.departure.is_answered() && !matches!(end, Some(End::NotFree | End::KeyGone))
+            }
+            (Some(_), ..) => false,
+        };
+        let key = inner.place.key().clone();
+        drop(inner);
+        if may_stand {
+            self.core.remains.add(key, &lease);
+        }
     }
 
     /// Asks `question` at every poll, whenever something changes, and every 250 ms, since timers stand still while

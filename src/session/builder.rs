@@ -13,6 +13,7 @@ use super::crowd::Crowds;
 use super::isolation::Isolation;
 use super::keepalive::Keeper;
 use super::lease::Lease;
+use super::remains::Remains;
 use super::watch::Hub;
 use super::{Handle, Health, Session, janitor, keepalive, watch};
 use crate::error::{Error, Result, Verdict, code, verdict};
@@ -182,6 +183,7 @@ impl SessionBuilder {
             crowds: Crowds::default(),
             turns: Arc::new(Semaphore::new(ENTERING)),
             departures,
+            remains: Remains::default(),
             renew_now: Notify::new(),
             runs: TaskTracker::new(),
             closing: CancellationToken::new(),

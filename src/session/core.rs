@@ -12,6 +12,7 @@ use super::Health;
 use super::crowd::Crowds;
 use super::janitor::Departing;
 use super::lease::{Lease, Revoker};
+use super::remains::Remains;
 use super::watch::Hub;
 use crate::error::{Error, Loss, Result, Verdict, verdict};
 use crate::etcd_client::{self, Client, KvClient, WatchClient};
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     /// For whoever enters a queue.
     pub(super) turns: Arc<Semaphore>,
     pub(super) departures: mpsc::UnboundedSender<Box<dyn Departing>>,
+    pub(crate) remains: Remains,
     /// Asks for a renewal at once: something happened that a revoked lease would explain.
     pub(super) renew_now: Notify,
     /// The `run`s whose work is dropped before the lease goes.

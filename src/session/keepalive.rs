@@ -47,6 +47,7 @@ pub(super) struct Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.core.finish();
+        self.core.remains.cut_off();
     }
 }
 
@@ -63,17 +64,19 @@ pub(super) async fn run(keeper: &Keeper, mut lease: Arc<Lease>) {
         lease.end(loss);
         core.set_health(Health::Lost(loss));
         if loss == Loss::Closed {
-            return close(keeper, &lease).await;
+            close(keeper, &lease).await;
+            break;
         }
         tracing::warn!(lease = lease.id, %loss, "the session lost its lease and asks for a new one");
         let last = lease.id;
         core.phase.send_replace(Phase::Between { last });
         drop(lease);
-        let Some(next) = grant(keeper).await else { return };
+        let Some(next) = grant(keeper).await else { break };
         lease = next;
         tracing::info!(lease = lease.id, "the session has a new lease");
         core.begin(&lease);
     }
+    core.remains.gone();
 }
 
 /// The next lease; `None`, and the session is at its end, if it was closed before there was one.
@@ -191,7 +194,7 @@ async fn broken(keeper: &Keeper, error: etcd_client::Error) -> Break {
     Break::Broken(error.to_string())
 }
 
-/// The work of every `run` is dropped first, then the keys go with the lease.
+/// The work of every `run` is dropped first, then the keys go with the lease: until it has expired by itself, at most.
 async fn close(keeper: &Keeper, lease: &Lease) {
     let core = &keeper.core;
     core.phase.send_replace(Phase::Closing { last: lease.id });
@@ -201,19 +204,24 @@ async fn close(keeper: &Keeper, lease: &Lease) {
         tracing::warn!(runs = core.runs.len(), "a session that is being closed waits for work that is not dropped");
         let _ = timeout(remaining(), core.runs.wait()).await;
     }
+    let expires_in = (lease.sent() + lease.ttl).since(Moment::now());
+    if timeout(expires_in, revoke(keeper, lease)).await.is_err() {
+        tracing::warn!(lease = lease.id, "etcd has not confirmed that a lease is revoked, which expires by itself");
+    }
+}
+
+/// Insists until etcd no longer knows the lease.
+async fn revoke(keeper: &Keeper, lease: &Lease) {
     let mut delays = retry::delays();
     loop {
         let mut client = keeper.client.lease_client();
-        match core.call(client.revoke(lease.id)).await {
-            Ok(_) => break,
-            Err(Some(error)) if verdict(&error) == Verdict::NoLease => break,
+        match keeper.core.call(client.revoke(lease.id)).await {
+            Ok(_) => return,
+            Err(Some(error)) if verdict(&error) == Verdict::NoLease => return,
             Err(Some(error)) if verdict(&error) == Verdict::Reauthenticate => keeper.reauthenticate().await,
             Err(_) => {}
         }
-        if remaining().is_zero() {
-            break;
-        }
-        sleep(delays.next().min(remaining())).await;
+        sleep(delays.next()).await;
     }
 }
 
