@@ -260,9 +260,10 @@ async fn a_try_shares_what_it_gets_with_a_clone_that_waits() -> TestResult {
         for round in 0..40 {
             // On a lock that is free both ask at once, either first.
             let (tried, locked) = match round % 2 {
-                0 => tokio::join!(owner.try_lock(), owner.lock()),
+                0 => soon("both end", async { tokio::join!(owner.try_lock(), owner.lock()) }).await,
                 _ => {
-                    let (locked, tried) = tokio::join!(owner.lock(), owner.try_lock());
+                    let both = async { tokio::join!(owner.lock(), owner.try_lock()) };
+                    let (locked, tried) = soon("both end", both).await;
                     (tried, locked)
                 }
             };
