@@ -18,7 +18,6 @@ pub use self::leadership::Leadership;
 pub use self::observe::{Observation, Observations};
 use crate::error::Result;
 use crate::etcd_client::{KeyValue, Txn, TxnOp, TxnOpResponse};
-use crate::name::Key;
 use crate::queue::rule::Rule;
 use crate::retry;
 use crate::session::Session;
@@ -174,7 +173,7 @@ impl Election {
             for (kv, op) in chunk.iter().zip(reply.op_responses()) {
                 let TxnOpResponse::Get(fence) = op else { continue };
                 let fence = fence.kvs().first().map(KeyValue::value).unwrap_or_default();
-                candidates.push(Waiter::of(&Key::from(kv.key()), kv.create_revision(), kv.lease(), fence));
+                candidates.push(Waiter::of(kv, fence));
             }
         }
         Ok(candidates)

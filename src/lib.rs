@@ -41,8 +41,9 @@
 //! | [`FencingToken`] | a number that is larger for every later holder |
 //! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives |
 //! | [`Leader`], [`Observation`], [`Observations`] | who leads, now and from now on |
-//! | [`Waiter`] | who stands in a queue |
+//! | [`Waiter`], [`Kind`] | who stands in a queue, and for what |
 //! | [`Error`] | what a caller can act on |
+//! | `tenure` | (feature `cli`) the command, for scripts and for looking: `tenure --help` |
 //! | `testing` | (feature `testing`) a real etcd in child processes, for tests and examples |
 //!
 //! # What it promises
@@ -136,7 +137,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, and a semaphore's `weight` and `capacity`; of an election: the proposal. `LEASE` is the lease's id and `N` the smallest number that the session has free, in lower-case hex |
+//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, a semaphore's `weight` and `capacity`, and `since`, the Unix time at which it was asked for; of an election: the proposal. `LEASE` is the lease's id and `N` the smallest number that the session has free, in lower-case hex |
 //! | `NAME/r-LEASE-N` | the same, of a reader |
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
 //! | `~session/mark/NAME` | where more than 256 queue up: the create revision of the last key that held, in decimal |
@@ -173,6 +174,7 @@ pub use etcd_client;
 pub use guard::{Guard, Lost};
 pub use multi::MultiGuard;
 pub use mutex::Mutex;
+pub use queue::rule::Kind;
 pub use reentrant::ReentrantMutex;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;

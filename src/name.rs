@@ -102,6 +102,12 @@ impl Numbers {
     }
 }
 
+/// Whether a key whose last part is `tail` is one of this crate's, given its lease.
+pub(crate) fn is_ours(tail: &str, lease: i64) -> bool {
+    let (owner, number) = tail.strip_prefix("r-").unwrap_or(tail).split_once('-').unwrap_or_default();
+    owner == format!("{lease:x}") && u64::from_str_radix(number, 16).is_ok()
+}
+
 /// Checks a namespace: empty, or names each followed by a slash.
 pub(crate) fn check_namespace(namespace: &str) -> Result<()> {
     let reason = match namespace.strip_suffix('/') {
@@ -178,5 +184,9 @@ mod tests {
     #[test]
     fn a_key_says_its_lane_its_lease_and_its_number() {
         assert_eq!(&*Name::new("", "a").unwrap().key("r-", 31, 10), b"a/r-1f-a");
+        assert!(is_ours("r-1f-a", 31) && is_ours("1f-0", 31));
+        for others in ["1f", "1f-", "1f-x", "20-0", "r-1f", "leader"] {
+            assert!(!is_ours(others, 31), "{others}");
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget};
 use crate::guard::Guard;
-use crate::name::{Key, Name};
+use crate::name::Name;
 use crate::queue::driver::Attempt;
 use crate::queue::place::Patience;
 use crate::queue::rule::Rule;
@@ -136,13 +136,13 @@ impl Queue {
     }
 
     pub(crate) async fn waiters(&self) -> Result<Vec<Waiter>> {
-        let waiter = |kv: &KeyValue| Waiter::of(&Key::from(kv.key()), kv.create_revision(), kv.lease(), kv.value());
-        Ok(self.list().await?.iter().map(waiter).collect())
+        Ok(self.list().await?.iter().map(Waiter::from).collect())
     }
 
     /// The value of a lock's key.
     pub(crate) fn value(&self, rule: Rule) -> Vec<u8> {
-        Value::new(self.session.identity(), rule).to_bytes()
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        Value { since, ..Value::new(self.session.identity(), rule) }.to_bytes()
     }
 
     fn seat(&self, rule: Rule, value: Vec<u8>, patience: Patience) -> Result<Arc<Seat>> {

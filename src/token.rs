@@ -3,8 +3,12 @@
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::name::Key;
+use crate::etcd_client::KeyValue;
+use crate::name::is_ours;
+use crate::queue::rule::Kind;
+use crate::queue::wire::Value;
 
 /// A number that is strictly larger for every later holder of a name: the create revision of the holder's key.
 ///
@@ -36,19 +40,42 @@ impl From<FencingToken> for i64 {
 /// One who stands in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiter {
-    pub(crate) identity: Box<str>,
-    pub(crate) key: Box<str>,
-    pub(crate) token: FencingToken,
-    pub(crate) lease: i64,
+    identity: Box<str>,
+    key: Box<str>,
+    token: FencingToken,
+    lease: i64,
+    kind: Option<Kind>,
+    permits: Option<u32>,
+    capacity: Option<u32>,
+    since: Option<SystemTime>,
+}
+
+/// A key of a queue that the caller has read, such as with many others; [`Mutex::queue`](crate::Mutex::queue) reads
+/// those of one name. A candidate's key does not say who it is, which
+/// [`Election::candidates`](crate::Election::candidates) finds out.
+impl From<&KeyValue> for Waiter {
+    fn from(kv: &KeyValue) -> Self {
+        Self::of(kv, kv.value())
+    }
 }
 
 impl Waiter {
-    /// A key of the queue `name`, as etcd stores it.
-    pub(crate) fn of(key: &Key, created: i64, lease: i64, value: &[u8]) -> Self {
-        let key = String::from_utf8_lossy(key);
+    /// A key of a queue, whose owner `value` tells.
+    pub(crate) fn of(kv: &KeyValue, value: &[u8]) -> Self {
+        let key = String::from_utf8_lossy(kv.key());
         let tail = key.rsplit('/').next().unwrap_or_default();
-        let identity = identity(value).unwrap_or_else(|| tail.into());
-        Self { identity, token: FencingToken(created), lease, key: key.into() }
+        let stated = Value::parse(value);
+        let election = is_ours(tail, kv.lease()).then_some(Kind::Election);
+        Self {
+            identity: identity(value).unwrap_or_else(|| tail.into()),
+            token: FencingToken(kv.create_revision()),
+            lease: kv.lease(),
+            kind: stated.as_ref().map(|value| value.kind).or(election),
+            permits: stated.as_ref().and_then(|value| value.weight),
+            capacity: stated.as_ref().and_then(|value| value.capacity),
+            since: stated.and_then(|value| UNIX_EPOCH.checked_add(Duration::from_secs(value.since?))),
+            key: key.into(),
+        }
     }
 
     /// What its session calls itself; for another client's key, which does not say, the last part of the key.
@@ -73,6 +100,31 @@ impl Waiter {
     #[must_use]
     pub fn lease(&self) -> i64 {
         self.lease
+    }
+
+    /// What it asks for; `None` for another client's key, which does not say.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.kind
+    }
+
+    /// How many permits of a semaphore it asks for.
+    #[must_use]
+    pub fn permits(&self) -> Option<u32> {
+        self.permits
+    }
+
+    /// How many permits the semaphore has, as it was told.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u32> {
+        self.capacity
+    }
+
+    /// When a lock was asked for, to the second, by the clock of who asked; `None` in elections and for another
+    /// client's key, which do not say.
+    #[must_use]
+    pub fn since(&self) -> Option<SystemTime> {
+        self.since
     }
 }
 

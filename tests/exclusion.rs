@@ -5,9 +5,9 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{TestResult, World, on_etcd, soon, until};
+use common::{LIMIT, TestResult, World, on_etcd, soon, until};
 use tenure::etcd_client::Client;
-use tenure::{FencingToken, Session};
+use tenure::{FencingToken, Kind, Session};
 use tokio::task::JoinSet;
 
 /// What goes wrong when two are inside at once.
@@ -200,7 +200,11 @@ async fn a_key_tells_its_identity_and_kind() -> TestResult {
         assert_eq!(guard.name(), "jobs/reindex");
         let found = world.client().get(guard.key(), None).await?;
         let value: serde_json::Value = serde_json::from_slice(found.kvs()[0].value())?;
-        assert_eq!(value, serde_json::json!({ "identity": "api-7", "kind": "mutex" }));
+        assert_eq!(value, serde_json::json!({ "identity": "api-7", "kind": "mutex", "since": value["since"] }));
+        let waiter = &session.mutex("jobs/reindex").queue().await?[0];
+        assert_eq!((waiter.identity(), waiter.kind(), waiter.token()), ("api-7", Some(Kind::Mutex), guard.token()));
+        let since = waiter.since().expect("a lock's key says it");
+        assert!(since.elapsed()? < LIMIT, "asked at {since:?}");
         assert_eq!(found.kvs()[0].lease(), session.lease_id());
         assert_eq!(found.kvs()[0].create_revision(), i64::from(guard.token()));
         Ok(())

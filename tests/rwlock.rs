@@ -270,7 +270,7 @@ async fn a_key_tells_whether_it_reads_or_writes() -> TestResult {
         let says = async |guard: &Guard, kind: &str| -> TestResult {
             let found = world.client().get(guard.key(), None).await?;
             let value: serde_json::Value = serde_json::from_slice(found.kvs()[0].value())?;
-            assert_eq!(value, serde_json::json!({ "identity": "api-7", "kind": kind }));
+            assert_eq!(value, serde_json::json!({ "identity": "api-7", "kind": kind, "since": value["since"] }));
             assert_eq!((found.kvs()[0].lease(), guard.name()), (lease, "jobs/config"));
             assert_eq!(found.kvs()[0].create_revision(), i64::from(guard.token()));
             assert_eq!(lock.queue().await?[0].identity(), "api-7");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{LONG, TestResult, World, equals, holds, on_etcd, sessions, shared, soon, until, waits};
 use tenure::etcd_client::{DeleteOptions, PutOptions};
-use tenure::{Error, Guard, Loss, Semaphore, Session, Waiter};
+use tenure::{Error, Guard, Kind, Loss, Semaphore, Session, Waiter};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -192,9 +192,15 @@ async fn a_key_tells_its_weight_and_the_capacity() -> TestResult {
             assert!(guard.key().starts_with(&format!("jobs/gpu/{:x}-", session.lease_id())), "{}", guard.key());
             let found = world.client().get(guard.key(), None).await?;
             let value: serde_json::Value = serde_json::from_slice(found.kvs()[0].value())?;
-            let expected =
-                serde_json::json!({ "identity": "api-7", "kind": "semaphore", "weight": n, "capacity": permits });
-            assert_eq!(value, expected);
+            assert_eq!(
+                value,
+                serde_json::json!({
+                    "identity": "api-7", "kind": "semaphore", "weight": n, "capacity": permits, "since": value["since"]
+                })
+            );
+            let waiter = &semaphore.queue().await?[0];
+            let stated = (waiter.kind(), waiter.permits(), waiter.capacity());
+            assert_eq!(stated, (Some(Kind::Semaphore), Some(n), Some(permits)));
             guard.unlock().await?;
         }
         Ok(())

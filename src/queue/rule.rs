@@ -3,18 +3,26 @@
 //! > List the `permits` newest live keys that I wait for and that are older than mine. Fewer than `permits`: I
 //! > hold. Otherwise wait until one of those vanishes, and look again.
 
+use std::fmt;
+
 use super::place::Elder;
 use crate::error::Error;
 use crate::name::Name;
 
-/// What a place stands for, as its key's value says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// What one who stands in a queue asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+#[non_exhaustive]
+pub enum Kind {
+    /// A [`Mutex`](crate::Mutex).
     Mutex,
+    /// The office of an [`Election`](crate::Election).
     Election,
+    /// A [`RwLock`](crate::RwLock), for reading.
     Read,
+    /// A [`RwLock`](crate::RwLock), for writing.
     Write,
+    /// Permits of a [`Semaphore`](crate::Semaphore).
     Semaphore,
 }
 
@@ -38,6 +46,19 @@ impl Kind {
             Self::Read | Self::Write => "read-write lock",
             Self::Semaphore => "semaphore",
         }
+    }
+}
+
+/// As in the JSON of a lock's key: `mutex`, `election`, `read`, `write`, `semaphore`.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Mutex => "mutex",
+            Self::Election => "election",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Semaphore => "semaphore",
+        })
     }
 }
 

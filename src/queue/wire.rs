@@ -272,17 +272,20 @@ pub(crate) struct Value {
     pub(crate) weight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) capacity: Option<u32>,
+    /// When it was asked for, in seconds since 1970 by the clock of who asked. For people: nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<u64>,
 }
 
 impl Value {
     pub(crate) fn new(identity: &str, rule: Rule) -> Self {
         let shared = |number| (rule.kind == Kind::Semaphore).then_some(number);
         let (weight, capacity) = (shared(rule.weight), shared(rule.permits));
-        Self { identity: identity.to_owned(), kind: rule.kind, weight, capacity }
+        Self { identity: identity.to_owned(), kind: rule.kind, weight, capacity, since: None }
     }
 
     /// `None` for another client's.
-    fn parse(value: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 
