@@ -1,0 +1,229 @@
+//! What can be asked for on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The time between SIGTERM, at a quarter of the TTL, and SIGKILL, half a second before the deadline, shrinks to
+/// nothing at 2 s.
+pub(crate) const MIN_TTL_OF_COMMAND: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenure",
+    version,
+    about = "Locks and leadership on etcd, for scripts",
+    after_help = "`tenure --help` explains exit codes and the environment, `tenure COMMAND --help` has examples.",
+    after_long_help = REFERENCE,
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) request: Request,
+}
+
+const REFERENCE: &str = "\
+Exit codes:
+  of CMD  its own; 128 + N if signal N ended it, as shells say it
+  0       done
+  1       any other failure, such as a missing permission or another kind of lock on the name
+  2       wrong usage
+  69      etcd cannot be reached
+  124     not free within --timeout, or not free with --try
+  125     the hold was lost; or CMD failed after it was told that the hold was about to be
+  126     CMD cannot be executed
+  127     CMD was not found
+  130     interrupted while waiting (128 + the signal)
+
+Environment:
+  ETCDCTL_ENDPOINTS, ETCDCTL_USER, ETCDCTL_PASSWORD, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY,
+  ETCDCTL_DIAL_TIMEOUT and ETCDCTL_COMMAND_TIMEOUT stand in for the flags of the same names, as
+  with etcdctl; TENURE_NAMESPACE for --namespace. A flag wins over a variable.
+
+  CMD finds TENURE_NAME, TENURE_KEY, TENURE_TOKEN (a number that is larger for every later
+  holder: fence your writes with it) and TENURE_LEASE (in hex), and, as with `etcdctl lock`,
+  ETCD_LOCK_KEY and ETCD_LOCK_REV.";
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Common {
+    /// Members of the cluster: HOST:PORT, http://HOST:PORT or https://HOST:PORT, separated by commas.
+    #[arg(long, env = "ETCDCTL_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:2379", global = true)]
+    pub(crate) endpoints: Vec<String>,
+    /// Whom to log in as: NAME or NAME:PASSWORD.
+    #[arg(long, env = "ETCDCTL_USER", value_name = "NAME[:PASSWORD]", hide_env_values = true, global = true)]
+    pub(crate) user: Option<String>,
+    /// The user's password. Others on the machine can read a flag: prefer the variable.
+    #[arg(long, env = "ETCDCTL_PASSWORD", hide_env_values = true, global = true)]
+    pub(crate) password: Option<String>,
+    /// Trust servers with certificates of this authority (PEM); else, with https, those that the system trusts.
+    #[arg(long, env = "ETCDCTL_CACERT", value_name = "FILE", global = true)]
+    pub(crate) cacert: Option<PathBuf>,
+    /// Identify with this certificate (PEM).
+    #[arg(long, env = "ETCDCTL_CERT", value_name = "FILE", global = true)]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of the certificate (PEM).
+    #[arg(long, env = "ETCDCTL_KEY", value_name = "FILE", global = true)]
+    pub(crate) key: Option<PathBuf>,
+    /// How long a connection may take.
+    #[arg(long, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration, global = true)]
+    pub(crate) dial_timeout: Duration,
+    /// How long a request may take; waiting for one's turn is not one.
+    #[arg(long, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration, global = true)]
+    pub(crate) command_timeout: Duration,
+    /// A prefix of all names, such as `prod/`.
+    #[arg(
+        long,
+        env = "TENURE_NAMESPACE",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "PREFIX/",
+        global = true
+    )]
+    pub(crate) namespace: String,
+    /// Say everything in JSON, one object a line; beside a command on standard error.
+    #[arg(long, global = true, help_heading = "Options")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Request {
+    /// Hold a lock, while a command runs or until Ctrl-C
+    ///
+    /// Waits in the queue of NAME, in the order of arrival over all processes, whether they use this command, the crate
+    /// `tenure`, Go's `concurrency` or `etcdctl lock`. Then runs CMD, or, without one, holds until Ctrl-C.
+    ///
+    /// CMD has the terminal and a process group of its own; signals are forwarded to that group. The lock is given back
+    /// when CMD ends: what it leaves in the background is not waited for.
+    ///
+    /// If the lock cannot be kept, SIGTERM goes to the group a quarter of the TTL before the hold's deadline, and SIGKILL
+    /// half a second before it, so that the group has ended when the next one begins. So it has if `tenure` itself is killed
+    /// or stopped: a second process guards the group, and on Linux CMD has a parent-death signal besides. Out of reach
+    /// are those who leave the group or change their user, and a machine that stands still: for that there is TENURE_TOKEN.
+    #[command(after_help = LOCK_EXAMPLES, after_long_help = LOCK_EXAMPLES)]
+    Lock(Lock),
+    /// Hold an office, while a command runs or until Ctrl-C
+    ///
+    /// Stands for the office NAME with VALUE as proposal, which everyone can observe. Everything else is as with `lock`.
+    #[command(after_help = ELECT_EXAMPLES, after_long_help = ELECT_EXAMPLES)]
+    Elect(Elect),
+    /// Follow who leads
+    ///
+    /// Prints the present leader, then every change, vacancies included, until Ctrl-C.
+    Observe {
+        /// The office.
+        name: String,
+    },
+    /// List the names that are held or waited for
+    Ls {
+        /// Only names that begin with this.
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
+    /// Show who holds a name, and who waits for it, in order
+    ///
+    /// Of each: who it is, its fencing token, since when it asks (by its own clock; elections and other clients do not
+    /// say), its lease and what remains of it, and what it asks for. Those who hold are marked with a star.
+    Show {
+        /// The lock or the office.
+        name: String,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or that of a command, in roff
+    Man {
+        /// Of which command.
+        command: Option<String>,
+    },
+}
+
+const LOCK_EXAMPLES: &str = "\
+Examples:
+  tenure lock jobs/reindex -- ./reindex --all     one at a time, in the order of arrival
+  tenure lock --try jobs/reindex -- ./reindex     now, or not at all (124)
+  tenure lock --timeout 3s jobs/reindex -- ...    within three seconds, or not at all (124)
+  tenure lock --shared config -- cat config.yml   beside other readers
+  tenure lock --permits 4 gpu -- ./train          four at a time
+  tenure lock jobs/reindex                        until Ctrl-C
+
+`tenure --help` lists exit codes and the environment.";
+
+const ELECT_EXAMPLES: &str = "\
+Examples:
+  tenure elect scheduler 10.0.0.7:8080 -- ./scheduler
+  tenure observe scheduler
+
+`tenure --help` lists exit codes and the environment.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    /// What to lock: a path such as `jobs/reindex`.
+    pub(crate) name: String,
+    /// For reading, beside other readers.
+    #[arg(long, conflicts_with = "permits")]
+    pub(crate) shared: bool,
+    /// As a semaphore with so many permits in all.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) permits: Option<u32>,
+    /// How many of the permits to take.
+    #[arg(long, value_name = "W", requires = "permits", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Elect {
+    /// The office: a path such as `scheduler`.
+    pub(crate) name: String,
+    /// What the leader proclaims, such as its address.
+    pub(crate) value: String,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+/// How to wait and how to hold.
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Now, or not at all.
+    #[arg(long = "try", conflicts_with = "timeout")]
+    pub(crate) now: bool,
+    /// Wait so long at most: 3s, 500ms, 1m30s, or a number of seconds.
+    #[arg(long, value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// How long a crash keeps others waiting: whole seconds, with a command 3s at least.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) ttl: Duration,
+    /// What to be called in queues [default: HOST:PID].
+    #[arg(long)]
+    pub(crate) identity: Option<String>,
+    /// What to do with the command a quarter of the TTL before the deadline: SIGTERM, or nothing yet. SIGKILL follows either.
+    #[arg(long, value_enum, default_value_t = OnJeopardy::Term)]
+    pub(crate) on_jeopardy: OnJeopardy,
+    /// The command to run while it is held.
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnJeopardy {
+    /// SIGTERM, so that it can end in good order.
+    Term,
+    /// Nothing, in the hope that etcd comes back in time.
+    Ignore,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    }
+}
