@@ -48,7 +48,7 @@ use crate::token::Waiter;
 #[derive(Clone)]
 #[must_use = "a handle does nothing until it is used"]
 pub struct Election {
-    queue: Queue,
+    pub(crate) queue: Queue,
     grace: Duration,
     /// The term of a `run` on this handle or a clone.
     term: Arc<Mutex<Weak<Leadership>>>,
@@ -162,21 +162,7 @@ impl Election {
     ///
     /// Nothing is lost.
     pub async fn candidates(&self) -> Result<Vec<Waiter>> {
-        let kvs = self.queue.list().await?;
-        let core = self.queue.session().core();
-        let mut candidates = Vec::with_capacity(kvs.len());
-        // The proposal is the candidate's own affair: who it is says its session's fence key.
-        for chunk in kvs.chunks(100) {
-            let gets = || chunk.iter().map(|kv| TxnOp::get(core.fence_key(kv.lease()), None)).collect::<Vec<_>>();
-            let gets = &gets;
-            let reply = core.read(|mut kv| async move { kv.txn(Txn::new().and_then(gets())).await }).await?;
-            for (kv, op) in chunk.iter().zip(reply.op_responses()) {
-                let TxnOpResponse::Get(fence) = op else { continue };
-                let fence = fence.kvs().first().map(KeyValue::value).unwrap_or_default();
-                candidates.push(Waiter::of(kv, fence));
-            }
-        }
-        Ok(candidates)
+        candidates(&self.queue, &self.queue.list().await?).await
     }
 
     /// The term of a [`run`](Self::run) on this handle or a clone of it, while it lasts: for readiness, and for
@@ -272,6 +258,22 @@ impl Election {
     fn current(&self) -> std::sync::MutexGuard<'_, Weak<Leadership>> {
         self.term.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whose these keys are. The proposal is the candidate's own affair: who it is says its session's fence key.
+pub(crate) async fn candidates(queue: &Queue, kvs: &[KeyValue]) -> Result<Vec<Waiter>> {
+    let core = queue.session().core();
+    let mut candidates = Vec::with_capacity(kvs.len());
+    for chunk in kvs.chunks(100) {
+        let gets = || chunk.iter().map(|kv| TxnOp::get(core.fence_key(kv.lease()), None)).collect::<Vec<_>>();
+        let gets = &gets;
+        let reply = core.read(|mut kv| async move { kv.txn(Txn::new().and_then(gets())).await }).await?;
+        for (kv, op) in chunk.iter().zip(reply.op_responses()) {
+            let TxnOpResponse::Get(fence) = op else { continue };
+            candidates.push(Waiter::of(kv, fence.kvs().first().map(KeyValue::value).unwrap_or_default()));
+        }
+    }
+    Ok(candidates)
 }
 
 /// The term of a `run`: ended with it, though others may still refer to it.

@@ -16,6 +16,7 @@ use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{Compare, CompareOp, Txn, TxnResponse};
 use crate::queue::driver::Attempt;
 use crate::queue::{Claim, Departure, Seat};
+use crate::revocation::RevocationRequested;
 use crate::session::Session;
 use crate::session::lease::Lease;
 use crate::telemetry::Holding;
@@ -126,6 +127,15 @@ impl Guard {
         Lost::of(slice::from_ref(self))
     }
 
+    /// Completes when somebody [asks](crate::Mutex::request_revocation) for this hold, with who asks and why: also if
+    /// that was before this call, as long as the request stands.
+    ///
+    /// It never completes if the hold ends first: wait for [`lost`](Self::lost) beside it. Costs nothing until it is
+    /// polled, and then one watch and one read.
+    pub fn revocation_requested(&self) -> RevocationRequested {
+        RevocationRequested::of(self)
+    }
+
     /// Runs `future` while the hold stands, and drops it as soon as it does not.
     ///
     /// # Errors
@@ -224,6 +234,10 @@ impl Guard {
 
     pub(crate) fn session(&self) -> &Session {
         &self.session
+    }
+
+    pub(crate) fn seat(&self) -> &Arc<Seat> {
+        &self.hold.seat
     }
 
     pub(crate) fn lease(&self) -> &Lease {

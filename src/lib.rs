@@ -38,6 +38,7 @@
 //! | [`Ticket`] | a place in a queue that survives `select!` |
 //! | [`Guard`], [`Lost`], [`Loss`] | the one proof of a hold: whether it stands, and why it ended |
 //! | [`MultiGuard`] | several mutexes, taken [together](Session::lock_all) without deadlock |
+//! | [`Revocation`], [`RevocationRequested`] | who [asks](Mutex::request_revocation) a holder to let go, and why |
 //! | [`FencingToken`] | a number that is larger for every later holder |
 //! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives |
 //! | [`Leader`], [`Observation`], [`Observations`] | who leads, now and from now on |
@@ -141,6 +142,7 @@
 //! | `NAME/r-LEASE-N` | the same, of a reader |
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
 //! | `~session/mark/NAME` | where more than 256 queue up: the create revision of the last key that held, in decimal |
+//! | `~session/revoke/NAME/LEASE-N` | a request to those who hold: JSON with `identity`, `reason`, and their `tokens` |
 //!
 //! All of them are on the session's lease, and under its [namespace](SessionBuilder::namespace). Keys deeper under
 //! `NAME/` do not count, so that a lock `a` and a lock `a/b` never meet; Go's locks do count them. With etcd's
@@ -157,6 +159,7 @@ mod name;
 mod queue;
 mod reentrant;
 mod retry;
+mod revocation;
 mod rwlock;
 mod semaphore;
 mod session;
@@ -176,6 +179,7 @@ pub use multi::MultiGuard;
 pub use mutex::Mutex;
 pub use queue::rule::Kind;
 pub use reentrant::ReentrantMutex;
+pub use revocation::{Revocation, RevocationRequested};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
 pub use session::{Health, Session, SessionBuilder, connect_options};

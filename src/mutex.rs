@@ -37,7 +37,7 @@ use crate::token::Waiter;
 #[derive(Clone, Debug)]
 #[must_use = "a handle does nothing until it is locked"]
 pub struct Mutex {
-    queue: Queue,
+    pub(crate) queue: Queue,
 }
 
 impl Session {

@@ -16,7 +16,7 @@ pub(crate) type Key = Arc<[u8]>;
 /// A revision of the etcd store.
 pub(crate) type Revision = i64;
 
-/// Below the namespace, where the keys are that no queue has. No lease in hex begins with `mark/`.
+/// Below the namespace, where the keys are that no queue has. No lease in hex has a slash.
 const RESERVED: &str = "~session/";
 
 /// A name that passed the check, with the prefix under which its queue lives.
@@ -54,6 +54,13 @@ impl Name {
         &self.mark_key
     }
 
+    /// Where keys lie that say something about the queue, and are in no queue: `room` is one of `revoke`, `transfer` and
+    /// `consent`.
+    pub(crate) fn beside(&self, room: &str) -> String {
+        let namespace = &self.prefix[..self.prefix.len() - self.name.len() - 1];
+        format!("{namespace}{RESERVED}{room}/{}/", self.name)
+    }
+
     /// The first key after every key of the queue.
     pub(crate) fn end(&self) -> Vec<u8> {
         let mut end = self.prefix.as_bytes().to_vec();
@@ -63,7 +70,7 @@ impl Name {
 
     /// Whether `key`, which begins with the prefix, is a direct child.
     pub(crate) fn is_direct(&self, key: &[u8]) -> bool {
-        !key[self.prefix.len()..].contains(&b'/')
+        is_child(&self.prefix, key)
     }
 
     /// The key of the place with this number.
@@ -106,6 +113,11 @@ impl Numbers {
 pub(crate) fn is_ours(tail: &str, lease: i64) -> bool {
     let (owner, number) = tail.strip_prefix("r-").unwrap_or(tail).split_once('-').unwrap_or_default();
     owner == format!("{lease:x}") && u64::from_str_radix(number, 16).is_ok()
+}
+
+/// Whether `key`, which begins with `prefix`, is a direct child.
+pub(crate) fn is_child(prefix: &str, key: &[u8]) -> bool {
+    !key[prefix.len()..].contains(&b'/')
 }
 
 /// Checks a namespace: empty, or names each followed by a slash.

@@ -11,6 +11,7 @@ mod cases;
 mod departure;
 pub(crate) mod driver;
 mod hold;
+mod holders;
 pub(crate) mod place;
 pub(crate) mod rule;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::session::watch::{Notice, Watcher};
 use crate::telemetry::Waiting;
 pub(crate) use departure::Departure;
 use driver::{Answer, Driver};
+pub(crate) use holders::holders;
 use place::{Action, End, Input, Patience, Place, Revision};
 use rule::Rule;
 use wire::{Fence, Sender};
@@ -304,6 +306,7 @@ impl Watcher for Seat {
                 self.handle(Input::Handed { key, created, lease, exclusive });
             }
             Notice::Denied { reason } => self.denied(&reason),
+            Notice::Written => {}
             Notice::Aged => {
                 let mut inner = self.lock();
                 if let (Some(created), true) = (inner.place.held(), inner.watched.is_empty()) {

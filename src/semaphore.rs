@@ -47,7 +47,7 @@ use crate::token::Waiter;
 #[derive(Clone, Debug)]
 #[must_use = "a handle does nothing until a permit is acquired"]
 pub struct Semaphore {
-    queue: Queue,
+    pub(crate) queue: Queue,
     permits: u32,
 }
 

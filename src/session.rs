@@ -14,6 +14,8 @@ mod isolation;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;
 pub(crate) mod lease;
+pub(crate) mod lookout;
+pub(crate) mod note;
 mod remains;
 #[cfg(all(test, feature = "testing"))]
 mod tests;

@@ -59,6 +59,10 @@ impl Queue {
         &self.session
     }
 
+    pub(crate) fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
+    }
+
     pub(crate) fn name(&self) -> Result<Arc<Name>> {
         match &self.name {
             Ok(name) => Ok(name.clone()),

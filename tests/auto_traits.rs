@@ -11,7 +11,8 @@ use std::time::Duration;
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
     Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, MultiGuard, Mutex,
-    Observation, Observations, ReentrantMutex, RwLock, Semaphore, Session, SessionBuilder, Ticket, Waiter,
+    Observation, Observations, ReentrantMutex, Revocation, RevocationRequested, RwLock, Semaphore, Session,
+    SessionBuilder, Ticket, Waiter,
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,8 @@ fn handles_can_be_cloned_and_shared() {
     handle::<Semaphore>();
     handle::<Election>();
     handle::<Lost>();
+    handle::<Revocation>();
+    handle::<RevocationRequested>();
     handle::<Waiter>();
     handle::<Leader>();
     handle::<Observation>();
@@ -69,6 +72,13 @@ fn values_are_plain() {
 fn lost_is_an_unpin_future() {
     fn check<T: Future<Output = Loss> + Clone + Send + Sync + Unpin + 'static>() {}
     check::<Lost>();
+}
+
+/// So does what a holder is asked.
+#[test]
+fn a_request_for_revocation_is_an_unpin_future() {
+    fn check<T: Future<Output = Revocation> + Clone + Send + Sync + Unpin + 'static>() {}
+    check::<RevocationRequested>();
 }
 
 /// Observers are polled wherever their owner likes.
@@ -113,12 +123,18 @@ fn every_future_can_be_spawned(
     let here = mutex();
     future(async move { here.queue().await });
 
+    let here = mutex();
+    future(async move { here.request_revocation("reason").await });
+    let here = mutex();
+    future(async move { here.force_release("1".parse().unwrap()).await });
+
     let mut here = ticket();
     future(async move { here.granted().await });
     let here = ticket();
     future(async move { here.position().await });
 
     future(guard().lost());
+    future(guard().revocation_requested());
     future(guard().unlock());
     let here = guard();
     future(async move { here.run(async {}).await });
@@ -180,6 +196,10 @@ fn every_future_of_a_shared_lock_can_be_spawned(rwlock: fn() -> RwLock, semaphor
     future(async move { here.enqueue_many(1).await });
     let here = semaphore();
     future(async move { here.queue().await });
+    let here = rwlock();
+    future(async move { here.request_revocation("reason").await });
+    let here = semaphore();
+    future(async move { here.request_revocation("reason").await });
 }
 
 /// The same for several locks at once, whatever their names are given in.
@@ -224,6 +244,10 @@ fn every_future_of_an_election_can_be_spawned(
     future(async move { here.observe().await });
     let here = election();
     future(async move { here.candidates().await });
+    let here = election();
+    future(async move { here.request_revocation("reason").await });
+    let here = election();
+    future(async move { here.force_release("1".parse().unwrap()).await });
     let mut terms = 0;
     let work = move |term: Arc<Leadership>| {
         terms += 1;

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use tokio_util::sync::DropGuard;
+
 use crate::etcd_client::{Error, GetOptions, KvClient};
 use crate::name::{Key, Name, Revision};
 
@@ -26,6 +28,8 @@ pub(crate) struct Crowd {
     /// Who has asked and has no list yet.
     waiting: AtomicUsize,
     last: tokio::sync::Mutex<Last>,
+    /// Takes the session's request for revocation back when it is dropped.
+    pub(crate) request: Mutex<Option<DropGuard>>,
 }
 
 /// The last list, for whoever had asked before it was begun.

@@ -39,6 +39,8 @@ pub(crate) enum Notice {
         key: Key,
         at: Revision,
     },
+    /// A key with the watched prefix was written.
+    Written,
     /// Deletions may have been missed; `Covered` follows.
     Broken,
     /// etcd does not let this client watch the key.
@@ -83,8 +85,18 @@ struct State {
     pulse: Option<(Key, Arc<dyn Watcher>)>,
 }
 
+/// What a watch is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The deletions of one key.
+    Key,
+    /// Whatever happens to the keys with a prefix.
+    Prefix,
+}
+
 struct Watch {
     id: i64,
+    scope: Scope,
     watchers: Vec<Arc<dyn Watcher>>,
     /// Where it starts, if not now.
     after: Option<Revision>,
@@ -111,7 +123,7 @@ struct Covered {
 
 /// A request as it goes out.
 enum Sending {
-    Create { key: Key, id: i64, start: Option<Revision> },
+    Create { key: Key, id: i64, scope: Scope, start: Option<Revision> },
     Cancel(i64),
 }
 
@@ -119,6 +131,17 @@ impl Hub {
     /// Watches `key` for `watcher`, from now or from `after` on. The revision after which it is covered, if the
     /// key is under watch already.
     pub(crate) fn watch(&self, key: &Key, after: Option<Revision>, watcher: Arc<dyn Watcher>) -> Option<Revision> {
+        self.watch_all(key, Scope::Key, after, watcher)
+    }
+
+    /// The same for all that `scope` says. No key under watch is a prefix under watch.
+    pub(crate) fn watch_all(
+        &self,
+        key: &Key,
+        scope: Scope,
+        after: Option<Revision>,
+        watcher: Arc<dyn Watcher>,
+    ) -> Option<Revision> {
         let mut state = self.lock();
         if let Some(watch) = state.watches.get_mut(key) {
             watch.watchers.push(watcher);
@@ -126,7 +149,7 @@ impl Hub {
             return watch.covered;
         }
         let id = state.fresh_id(key);
-        let watch = Watch { id, watchers: vec![watcher], after, sent: false, covered: None, idle_since: None };
+        let watch = Watch { id, scope, watchers: vec![watcher], after, sent: false, covered: None, idle_since: None };
         state.watches.insert(key.clone(), watch);
         state.requests.push_back(Request::Create(key.clone(), id));
         drop(state);
@@ -188,12 +211,12 @@ impl Hub {
         loop {
             let Some(request) = requests.pop_front() else { return state.tidy().map(Sending::Cancel) };
             match request {
-                Request::Probe(key, id) => return Some(Sending::Create { key, id, start: None }),
+                Request::Probe(key, id) => return Some(Sending::Create { key, id, scope: Scope::Key, start: None }),
                 Request::Create(key, id) => match watches.get_mut(&key) {
                     Some(watch) if watch.id == id && !watch.sent => {
                         watch.sent = true;
-                        let start = watch.after.map(|after| after + 1);
-                        return Some(Sending::Create { key, id, start });
+                        let (scope, start) = (watch.scope, watch.after.map(|after| after + 1));
+                        return Some(Sending::Create { key, id, scope, start });
                     }
                     _ => {}
                 },

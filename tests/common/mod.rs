@@ -2,6 +2,7 @@
 //! check that nothing is left when a test is over.
 #![allow(dead_code, reason = "each file uses a part of it")]
 
+pub(crate) mod etcdctl;
 pub(crate) mod proxy;
 
 use std::fmt::Debug;

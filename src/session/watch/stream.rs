@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Covered, Hub, Notice, Request, Sending, State};
+use super::{Covered, Hub, Notice, Request, Scope, Sending, State};
 use crate::error::{Verdict, is_stale_token, verdict};
 use crate::etcd_client::{
     EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
@@ -101,7 +101,7 @@ async fn open(core: &Core, fresh_until: Instant) -> Result<Stream, String> {
         (watch.id, key.clone())
     };
     let mut client = core.client.watch_client();
-    match core.call(client.watch(key.to_vec(), Some(options(id, None)))).await {
+    match core.call(client.watch(key.to_vec(), Some(options(id, Scope::Key, None)))).await {
         Ok(stream) => {
             let (sender, responses) = stream.split();
             Ok(Stream {
@@ -128,8 +128,12 @@ fn is_denial(reason: &str) -> bool {
     reason.to_lowercase().contains("permission")
 }
 
-fn options(id: i64, start: Option<Revision>) -> WatchOptions {
-    let options = WatchOptions::new().with_watch_id(id).with_filters([WatchFilterType::NoPut]);
+fn options(id: i64, scope: Scope, start: Option<Revision>) -> WatchOptions {
+    let options = WatchOptions::new().with_watch_id(id);
+    let options = match scope {
+        Scope::Key => options.with_filters([WatchFilterType::NoPut]),
+        Scope::Prefix => options.with_prefix(),
+    };
     start.map_or(options.clone(), |start| options.with_start_revision(start))
 }
 
@@ -178,9 +182,9 @@ impl Stream {
         while self.creating.len() + self.cancelling.len() < UNANSWERED {
             let Some(request) = hub.next_request() else { break };
             let sent = match request {
-                Sending::Create { key, id, start } => {
+                Sending::Create { key, id, scope, start } => {
                     self.creating.push_back(id);
-                    self.sender.watch(key.to_vec(), Some(options(id, start))).await
+                    self.sender.watch(key.to_vec(), Some(options(id, scope, start))).await
                 }
                 Sending::Cancel(id) => {
                     self.cancelling.insert(id);
@@ -219,10 +223,14 @@ impl Stream {
             }
             return Err(format!("etcd cancelled a watch: {}", response.cancel_reason()));
         }
-        for event in response.events().iter().filter(|event| event.event_type() == EventType::Delete) {
+        for event in response.events() {
             let Some(at) = event.kv().map(|kv| kv.mod_revision()) else { continue };
             if let Some(Covered { key, watchers, .. }) = core.hub.cover(response.watch_id(), at) {
-                watchers.into_iter().for_each(|w| w.tell(Notice::Deleted { key: key.clone(), at }));
+                let notice = match event.event_type() {
+                    EventType::Delete => Notice::Deleted { key, at },
+                    EventType::Put => Notice::Written,
+                };
+                watchers.into_iter().for_each(|w| w.tell(notice.clone()));
             }
         }
         Ok(())
