@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::{TestResult, World, equals, on_etcd, soon, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// The shortest that a command may have.
@@ -157,6 +157,7 @@ async fn what_it_cannot_do_it_says_with_a_code_of_its_own() -> TestResult {
             assert!(text.contains("127.0.0.1:1"), "{text}");
         }
 
+        assert_eq!(code(world, &["lock", "--count=2", "gpu"]).await?.0, Some(2));
         let short = ["lock", "--ttl=2s", "name", "--", "true"];
         for args in [
             &["lock"][..],
@@ -540,6 +541,41 @@ async fn an_observer_sees_leaders_come_and_go() -> TestResult {
             observer.ends_with(130).await?;
         }
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_holder_is_asked_to_let_go_or_ended_by_force() -> TestResult {
+    on_etcd(async |world: &World| {
+        let script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.02; done";
+        let on = |flag| ["lock", flag, "--identity=api-7", "name", "--", "sh", "-c", script];
+        let mut willing = tenure(world, &on("--on-revocation=term"));
+        willing.stderr(Stdio::piped());
+        let mut willing = Running::start(willing)?;
+        assert_eq!(willing.line().await?, "ready");
+        let ask = ["revoke", "name", "--reason=the disk is full", "--identity=ops"];
+        let asked = String::from_utf8(output(tenure(world, &ask)).await?.stdout)?;
+        assert!(asked.starts_with("asked api-7 token ") && asked.ends_with("released name\n"), "{asked}");
+        willing.ends_with(4).await?;
+        let mut said = String::new();
+        willing.child.stderr.take().expect("it is piped").read_to_string(&mut said).await?;
+        assert_eq!(said, "tenure: name: ops asks to let go: the disk is full\n");
+
+        let mut unwilling = Running::start(tenure(world, &on("--on-revocation=ignore")))?;
+        assert_eq!(unwilling.line().await?, "ready");
+        assert_eq!(code(world, &["revoke", "name", "--timeout=300ms"]).await?.0, Some(124));
+        assert_eq!(code(world, &["revoke", "name", "--force=1"]).await?.0, Some(1));
+        let token = json_of(world, &["show", "name", "--json"]).await?[0]["token"].to_string();
+        assert_eq!(code(world, &["revoke", "name", "--force", &token]).await?.0, Some(0));
+        unwilling.ends_with(125).await?;
+        assert_eq!(code(world, &["revoke", "name"]).await?, (Some(0), "tenure: name: nobody holds it\n".to_owned()));
+
+        // An office, and without a command.
+        let mut leader = Running::start(tenure(world, &["elect", "name", "x", "--on-revocation=term"]))?;
+        assert!(leader.line().await?.starts_with("held "));
+        assert_eq!(code(world, &["revoke", "name"]).await?.0, Some(0));
+        leader.ends_with(0).await
     })
     .await
 }

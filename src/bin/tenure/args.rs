@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tenure::FencingToken;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The time between SIGTERM, at a quarter of the TTL, and SIGKILL, half a second before the deadline, shrinks to
@@ -20,6 +22,9 @@ pub(crate) const MIN_TTL_OF_COMMAND: Duration = Duration::from_secs(3);
     max_term_width = 100
 )]
 pub(crate) struct Arguments {
+    /// Say everything in JSON, one object a line; beside a command on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(subcommand)]
@@ -70,10 +75,10 @@ pub(crate) struct Common {
     #[arg(long, env = "ETCDCTL_KEY", value_name = "FILE", global = true)]
     pub(crate) key: Option<PathBuf>,
     /// How long a connection may take.
-    #[arg(long, env = "ETCDCTL_DIAL_TIMEOUT", default_value = "2s", value_parser = duration, global = true)]
+    #[arg(long, env = "ETCDCTL_DIAL_TIMEOUT", value_name = "DURATION", default_value = "2s", value_parser = duration, global = true)]
     pub(crate) dial_timeout: Duration,
     /// How long a request may take; waiting for one's turn is not one.
-    #[arg(long, env = "ETCDCTL_COMMAND_TIMEOUT", default_value = "5s", value_parser = duration, global = true)]
+    #[arg(long, env = "ETCDCTL_COMMAND_TIMEOUT", value_name = "DURATION", default_value = "5s", value_parser = duration, global = true)]
     pub(crate) command_timeout: Duration,
     /// A prefix of all names, such as `prod/`.
     #[arg(
@@ -85,9 +90,6 @@ pub(crate) struct Common {
         global = true
     )]
     pub(crate) namespace: String,
-    /// Say everything in JSON, one object a line; beside a command on standard error.
-    #[arg(long, global = true, help_heading = "Options")]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,6 +134,16 @@ pub(crate) enum Request {
         /// The lock or the office.
         name: String,
     },
+    /// Ask holders to let go, or end a hold by force
+    ///
+    /// Records a request that holders hear of, and waits until those asked have let go; interrupted, it takes the request
+    /// back. `tenure lock` tells who asks and why, and with `--on-revocation term` does as it is asked. Holders that are
+    /// not of this crate do not hear of it.
+    ///
+    /// With --force it ends the hold with that token at once: a command under `tenure lock` is killed, and one under
+    /// `etcdctl lock` goes on beside the next.
+    #[command(after_help = REVOKE_EXAMPLES, after_long_help = REVOKE_EXAMPLES)]
+    Revoke(Revoke),
     /// Print completions for a shell
     Completions {
         /// Which shell.
@@ -162,6 +174,30 @@ Examples:
   tenure observe scheduler
 
 `tenure --help` lists exit codes and the environment.";
+
+const REVOKE_EXAMPLES: &str = "\
+Examples:
+  tenure revoke jobs/reindex --reason 'the disk is full'
+  tenure show jobs/reindex                        tells tokens
+  tenure revoke jobs/reindex --force 1234";
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The lock or the office.
+    pub(crate) name: String,
+    /// Why, in your own words.
+    #[arg(long, default_value = "by `tenure revoke`")]
+    pub(crate) reason: String,
+    /// Wait so long at most until they have let go (124), in the notation of `lock`.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// End the hold with this token, and no other, without asking.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["reason", "timeout"])]
+    pub(crate) force: Option<FencingToken>,
+    /// Who asks [default: HOST:PID].
+    #[arg(long)]
+    pub(crate) identity: Option<String>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Lock {
@@ -197,10 +233,10 @@ pub(crate) struct How {
     #[arg(long = "try", conflicts_with = "timeout")]
     pub(crate) now: bool,
     /// Wait so long at most: 3s, 500ms, 1m30s, or a number of seconds.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// How long a crash keeps others waiting: whole seconds, with a command 3s at least.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) ttl: Duration,
     /// What to be called in queues [default: HOST:PID].
     #[arg(long)]
@@ -208,6 +244,9 @@ pub(crate) struct How {
     /// What to do with the command a quarter of the TTL before the deadline: SIGTERM, or nothing yet. SIGKILL follows either.
     #[arg(long, value_enum, default_value_t = OnJeopardy::Term)]
     pub(crate) on_jeopardy: OnJeopardy,
+    /// What to do when somebody asks to let go (`tenure revoke`): end, the command by SIGTERM, or only tell.
+    #[arg(long, value_enum, default_value_t = OnRevocation::Ignore)]
+    pub(crate) on_revocation: OnRevocation,
     /// The command to run while it is held.
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -218,6 +257,14 @@ pub(crate) enum OnJeopardy {
     /// SIGTERM, so that it can end in good order.
     Term,
     /// Nothing, in the hope that etcd comes back in time.
+    Ignore,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnRevocation {
+    /// SIGTERM to the command; without one, let go.
+    Term,
+    /// Only tell who asks, and why: whether a command may be ended half-way is for its owner to say.
     Ignore,
 }
 

@@ -18,22 +18,18 @@ pub(crate) async fn client(common: &Common) -> Result<Client, Failure> {
 /// A session to hold with.
 pub(crate) async fn session(common: &Common, how: &How) -> Result<Session, Failure> {
     let builder = Session::builder(client(common).await?).ttl(how.ttl);
-    open(
-        common,
-        match &how.identity {
-            Some(identity) => builder.identity(identity),
-            None => builder,
-        },
-    )
-    .await
+    open(common, builder, how.identity.as_deref()).await
 }
 
-/// A session to look with.
-pub(crate) async fn onlooker(common: &Common) -> Result<Session, Failure> {
-    open(common, Session::builder(client(common).await?)).await
+/// A session to look with, or to ask with.
+pub(crate) async fn onlooker(common: &Common, identity: Option<&str>) -> Result<Session, Failure> {
+    open(common, Session::builder(client(common).await?), identity).await
 }
 
-async fn open(common: &Common, builder: SessionBuilder) -> Result<Session, Failure> {
+async fn open(common: &Common, mut builder: SessionBuilder, identity: Option<&str>) -> Result<Session, Failure> {
+    if let Some(identity) = identity {
+        builder = builder.identity(identity);
+    }
     let opened = builder.namespace(&common.namespace).open().await;
     opened.map_err(|error| Failure::of(&common.endpoints.join(", "), &error))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tenure::{Guard, Leadership, Result, Session};
 use tokio::time::{sleep, timeout};
 
-use crate::args::{Common, Elect, How, Lock, MIN_TTL_OF_COMMAND};
+use crate::args::{Common, Elect, How, Lock, MIN_TTL_OF_COMMAND, OnRevocation};
 use crate::connect;
 use crate::failure::{Failure, LOST, NOT_FREE, SIGNALLED, USAGE};
 use crate::output::{Output, Told};
@@ -113,7 +113,7 @@ async fn keep(
         signal = signals.next() => Err(signal),
     };
     let ended = match waited {
-        Ok(Ok(hold)) if how.command.is_empty() => until_interrupted(hold, &mut signals, output).await,
+        Ok(Ok(hold)) if how.command.is_empty() => until_interrupted(hold, how, &mut signals, output).await,
         Ok(Ok(hold)) => run::command(&session, hold, how, &mut signals, output).await,
         Ok(Err(failure)) => Err(failure),
         Err(signal) => Ok(interrupted(signal)),
@@ -172,10 +172,17 @@ async fn ahead(session: &Session, name: &str) -> String {
 }
 
 /// Without a command.
-async fn until_interrupted(hold: Hold, signals: &mut Signals, output: Output) -> Result<u8, Failure> {
+async fn until_interrupted(hold: Hold, how: &How, signals: &mut Signals, output: Output) -> Result<u8, Failure> {
+    let told_to_let_go = async {
+        output.revocation(&hold, &hold.revocation_requested().await);
+        if how.on_revocation == OnRevocation::Ignore {
+            std::future::pending().await
+        }
+    };
     let lost = tokio::select! {
         loss = hold.lost() => Some(loss),
         _ = signals.next() => None,
+        () = told_to_let_go => None,
     };
     output.hold(lost.map_or(Told::Released, Told::Lost), &hold, false);
     if lost.is_some() {

@@ -17,6 +17,7 @@ mod look;
 mod observe;
 mod output;
 mod queues;
+mod revoke;
 mod run;
 mod shim;
 mod signals;
@@ -38,8 +39,8 @@ fn main() -> ExitCode {
     if let Some(code) = shim::run_if_asked().or_else(guardian::run_if_asked) {
         return code.into();
     }
-    let Arguments { common, request } = arguments();
-    let output = Output::new(common.json);
+    let Arguments { json, common, request } = arguments();
+    let output = Output::new(json);
     // One worker, for the session; what is awaited here runs on this thread.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let answered = match runtime {
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
                 Request::Observe { name } => observe::observe(&common, &name, output).await,
                 Request::Ls { prefix } => look::ls(&common, &prefix, output).await,
                 Request::Show { name } => look::show(&common, &name, output).await,
+                Request::Revoke(revoke) => revoke::revoke(&common, revoke, output).await,
                 Request::Completions { shell } => completions(shell),
                 Request::Man { command } => man(command.as_deref()),
             }

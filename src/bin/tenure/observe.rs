@@ -14,7 +14,7 @@ use crate::signals::{ENDING, Signals};
 pub(crate) async fn observe(common: &Common, name: &str, output: Output) -> Result<u8, Failure> {
     let mut signals = Signals::listen(&ENDING)?;
     let session = tokio::select! {
-        session = connect::onlooker(common) => session?,
+        session = connect::onlooker(common, None) => session?,
         signal = signals.next() => return Ok(interrupted(signal)),
     };
     let following = async {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
-use tenure::Loss;
+use tenure::{Loss, Revocation};
 
 use crate::failure::Failure;
 use crate::hold::Hold;
@@ -87,6 +87,13 @@ impl Output {
             // Nobody reads it: no reason to give up the hold.
             _ => drop(self.line(text, &object)),
         }
+    }
+
+    /// That somebody asks to let go, on standard error.
+    pub(crate) fn revocation(self, hold: &Hold, asked: &Revocation) {
+        let (name, who, why) = (hold.name(), asked.identity(), asked.reason());
+        let object = json!({ "event": "asked", "name": name, "identity": who, "reason": why });
+        self.aside(format_args!("tenure: {name}: {who} asks to let go: {why}"), &object);
     }
 
     fn aside(self, text: impl fmt::Display, object: &Value) {

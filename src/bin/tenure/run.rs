@@ -9,7 +9,7 @@ use rustix::process::{Signal, getpgrp};
 use tenure::Session;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::args::How;
+use crate::args::{How, OnRevocation};
 use crate::child::{Change, Child};
 use crate::failure::{Failure, LOST, OTHER, SIGNALLED};
 use crate::guardian::Guardian;
@@ -109,8 +109,8 @@ async fn watch(
     let watchdog = Watchdog::start(watch)?;
     // Lent by the shim, before the command can ask for it.
     let terminal = Terminal::find(getpgrp());
-    let mut lost = hold.lost();
-    let mut known = false;
+    let (mut lost, mut known) = (hold.lost(), false);
+    let (mut requested, mut heard) = (hold.revocation_requested(), false);
     loop {
         tokio::select! {
             change = child.change() => match (change?, &terminal) {
@@ -128,6 +128,14 @@ async fn watch(
                 Some(terminal) if signal == Signal::CONT => resume(hold, terminal, &child),
                 _ => group.signal(signal),
             },
+            asked = &mut requested, if !heard => {
+                heard = true;
+                output.revocation(hold, &asked);
+                if how.on_revocation == OnRevocation::Term {
+                    group.signal(Signal::TERM);
+                    group.signal(Signal::CONT);
+                }
+            }
             _ = &mut lost, if !known => {
                 known = true;
                 watchdog.wake();
