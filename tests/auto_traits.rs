@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tenure::etcd_client::{Client, Txn};
 use tenure::{
-    Deadline, Election, Error, FencingToken, Guard, Health, Leader, Leadership, Loss, Lost, MultiGuard, Mutex,
+    Deadline, Election, Error, FencingToken, Guard, Health, Kind, Leader, Leadership, Loss, Lost, MultiGuard, Mutex,
     Observation, Observations, ReentrantMutex, Revocation, RevocationRequested, RwLock, Semaphore, Session,
     SessionBuilder, Ticket, Waiter,
 };
@@ -53,6 +53,7 @@ fn guards_tickets_and_builders_can_be_sent_and_shared() {
 #[test]
 fn values_are_plain() {
     value::<Deadline>();
+    value::<Kind>();
     value::<FencingToken>();
     value::<Health>();
     value::<Loss>();

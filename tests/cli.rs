@@ -230,6 +230,8 @@ async fn readers_and_permits_are_held_beside_each_other() -> TestResult {
             for one in &mut two {
                 assert!(one.line().await?.starts_with("held "));
             }
+            let queue = json_of(world, &["show", args[args.len() - 1], "--json"]).await?;
+            assert_eq!((&queue[0]["holds"], &queue[1]["holds"]), (&json!(true), &json!(true)), "{queue}");
             // Nor a writer, nor a fifth permit.
             let third = if args == shared {
                 &["lock", "--try", "config"][..]
@@ -264,6 +266,31 @@ async fn signals_are_forwarded() -> TestResult {
         assert_eq!(running.line().await?, "ready");
         running.signal("-TERM").await?;
         running.ends_with(143).await
+    })
+    .await
+}
+
+/// As under a shell: what is typed is the command's, from its first moment, and Ctrl-C reaches it once. `script` of
+/// util-linux has the terminal.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_command_has_the_terminal() -> TestResult {
+    on_etcd(async |world: &World| {
+        let script = "read word; trap 'echo interrupted; exit 3' INT; echo got \\$word; while :; do sleep 0.02; done";
+        let lock = format!("{} lock name -- sh -c \"{script}\"", env!("CARGO_BIN_EXE_tenure"));
+        let mut typing = program("script", world, &["-qec", &lock, "/dev/null"]);
+        typing.stdin(Stdio::piped());
+        let mut typing = Running::start(typing)?;
+        let mut keys = typing.child.stdin.take().expect("it is piped");
+        keys.write_all(b"hello\n").await?;
+        while !typing.line().await?.ends_with("got hello") {}
+        keys.write_all(b"\x03").await?;
+        let mut said = String::new();
+        while let Some(line) = soon("it ends", typing.lines.next_line()).await? {
+            said.push_str(&line);
+        }
+        assert_eq!(said.matches("interrupted").count(), 1, "{said}");
+        typing.ends_with(3).await
     })
     .await
 }
@@ -560,7 +587,8 @@ async fn a_holder_is_asked_to_let_go_or_ended_by_force() -> TestResult {
         willing.ends_with(4).await?;
         let mut said = String::new();
         willing.child.stderr.take().expect("it is piped").read_to_string(&mut said).await?;
-        assert_eq!(said, "tenure: name: ops asks to let go: the disk is full\n");
+        // And what the shell says of its `sleep`.
+        assert_eq!(said.lines().next(), Some("tenure: name: ops asks to let go: the disk is full"));
 
         let mut unwilling = Running::start(tenure(world, &on("--on-revocation=ignore")))?;
         assert_eq!(unwilling.line().await?, "ready");

@@ -1,6 +1,6 @@
 //! Reads keys into queues: who stands where, and who holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tenure::etcd_client::{Client, Error, GetOptions, GetResponse, KeyValue, ResponseHeader};
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::args::Common;
 use crate::connect;
-use crate::failure::Failure;
+use crate::failure::{Failure, UNREACHABLE};
 
 /// How many keys a request asks for.
 const PAGE: i64 = 5_000;
@@ -51,12 +51,12 @@ impl<'a> Reader<'a> {
     pub(crate) async fn all(&mut self, prefix: &str) -> Result<Vec<Queue>, Failure> {
         let namespace = self.common.namespace.clone();
         let keys = self.range(&format!("{namespace}{prefix}"), Values::Leave).await?;
-        let mut names: Vec<_> = keys.iter().filter_map(|kv| name_of(kv)?.strip_prefix(&*namespace)).collect();
-        names.retain(|name| !name.starts_with('~'));
-        names.dedup();
-        let names: std::collections::BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
+        let names = keys.iter().filter_map(|kv| name_of(kv)?.strip_prefix(&*namespace));
+        // Sessions, of this namespace and of those below it.
+        let names = names.filter(|name| !name.split('/').any(|part| part == "~session"));
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
         let mut queues = Vec::new();
-        let sessions = self.sessions().await?;
+        let sessions = self.sessions().await;
         for name in names {
             queues.push(self.queue(name, &sessions).await?);
         }
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
 
     /// The queue of one name, which may be empty.
     pub(crate) async fn one(&mut self, name: &str) -> Result<Queue, Failure> {
-        let sessions = self.sessions().await?;
+        let sessions = self.sessions().await;
         self.queue(name.to_owned(), &sessions).await
     }
 
@@ -87,14 +87,11 @@ impl<'a> Reader<'a> {
         Ok(Queue { name, places })
     }
 
-    /// Who owns which lease.
-    async fn sessions(&mut self) -> Result<BTreeMap<i64, String>, Failure> {
-        let kvs = self.range(&format!("{}~session/", self.common.namespace), Values::Bring).await?;
-        Ok(kvs
-            .iter()
-            .filter(|kv| name_of(kv).is_some())
-            .map(|kv| (kv.lease(), Waiter::from(kv).identity().to_owned()))
-            .collect())
+    /// Who owns which lease; nothing is known to those who may not read it.
+    async fn sessions(&mut self) -> BTreeMap<i64, String> {
+        let kvs = self.range(&format!("{}~session/", self.common.namespace), Values::Bring).await.unwrap_or_default();
+        let sessions = kvs.iter().filter(|kv| name_of(kv).is_some());
+        sessions.map(|kv| (kv.lease(), Waiter::from(kv).identity().to_owned())).collect()
     }
 
     /// Everything that begins with `prefix`, page by page, as it was at the first of them.
@@ -128,7 +125,7 @@ impl<'a> Reader<'a> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => Failure::of_client(&self.common.endpoints, &error),
             };
-            if tries == TRIES || error.code != crate::failure::UNREACHABLE {
+            if tries == TRIES || error.code != UNREACHABLE {
                 return Err(error);
             }
             sleep(Duration::from_millis(50) * tries).await;
