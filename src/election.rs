@@ -3,6 +3,7 @@
 mod leader;
 mod leadership;
 mod observe;
+mod transfer;
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::leader::Leader;
 pub use self::leadership::Leadership;
 pub use self::observe::{Observation, Observations};
-use crate::error::Result;
+use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{KeyValue, Txn, TxnOp, TxnOpResponse};
 use crate::queue::rule::Rule;
 use crate::retry;
@@ -218,6 +219,9 @@ impl Election {
             self.lead(&term.0, &shutdown, &mut work).await;
             match term.0.release().await {
                 Ok(()) => tracing::info!(name = self.name(), token = %term.0.token(), "resigned"),
+                Err(Error::Lost(Loss::Released)) => {
+                    tracing::info!(name = self.name(), token = %term.0.token(), "resigned");
+                }
                 Err(error) => tracing::warn!(name = self.name(), token = %term.0.token(), %error, "the term has ended"),
             }
             if elected.elapsed() >= self.queue.session().ttl() {
@@ -260,8 +264,19 @@ impl Election {
     }
 }
 
-/// Whose these keys are. The proposal is the candidate's own affair: who it is says its session's fence key.
+/// Whose client a candidate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Session,
+    Other,
+}
+
 pub(crate) async fn candidates(queue: &Queue, kvs: &[KeyValue]) -> Result<Vec<Waiter>> {
+    Ok(owners(queue, kvs).await?.into_iter().map(|(candidate, _)| candidate).collect())
+}
+
+/// Whose these keys are. The proposal is the candidate's own affair: who it is says its session's fence key.
+async fn owners(queue: &Queue, kvs: &[KeyValue]) -> Result<Vec<(Waiter, Owner)>> {
     let core = queue.session().core();
     let mut candidates = Vec::with_capacity(kvs.len());
     for chunk in kvs.chunks(100) {
@@ -270,7 +285,9 @@ pub(crate) async fn candidates(queue: &Queue, kvs: &[KeyValue]) -> Result<Vec<Wa
         let reply = core.read(|mut kv| async move { kv.txn(Txn::new().and_then(gets())).await }).await?;
         for (kv, op) in chunk.iter().zip(reply.op_responses()) {
             let TxnOpResponse::Get(fence) = op else { continue };
-            candidates.push(Waiter::of(kv, fence.kvs().first().map(KeyValue::value).unwrap_or_default()));
+            let (value, owner) =
+                fence.kvs().first().map_or((&[][..], Owner::Other), |fence| (fence.value(), Owner::Session));
+            candidates.push((Waiter::of(kv, value), owner));
         }
     }
     Ok(candidates)

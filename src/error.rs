@@ -58,6 +58,19 @@ pub enum Error {
         asked: u32,
     },
 
+    /// Nobody of that identity stands in the election, apart from the leader itself.
+    NotACandidate {
+        /// The identity as given.
+        identity: String,
+    },
+
+    /// A candidate that would have to give way does not answer: another client's, one whose process is gone, or one
+    /// that does not wait.
+    CannotBeAsked {
+        /// The candidate's identity, or for another client's the last part of its key.
+        identity: String,
+    },
+
     /// etcd refused the request, or could not be reached.
     Etcd {
         /// The gRPC status code, such as 7 for permission denied or 14 for unavailable; 2, unknown, where the
@@ -84,6 +97,8 @@ impl fmt::Display for Error {
             Self::CapacityMismatch { stored, asked } => {
                 write!(f, "the semaphore is in use with another number of permits: {stored} instead of {asked}")
             }
+            Self::NotACandidate { identity } => write!(f, "{identity:?} is not a candidate"),
+            Self::CannotBeAsked { identity } => write!(f, "candidate {identity:?} cannot be asked to give way"),
             Self::Etcd { message, .. } => write!(f, "etcd: {message}"),
         }
     }

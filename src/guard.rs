@@ -240,7 +240,7 @@ impl Guard {
         &self.hold.seat
     }
 
-    pub(crate) fn lease(&self) -> &Lease {
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.hold.lease
     }
 

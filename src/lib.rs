@@ -40,7 +40,7 @@
 //! | [`MultiGuard`] | several mutexes, taken [together](Session::lock_all) without deadlock |
 //! | [`Revocation`], [`RevocationRequested`] | who [asks](Mutex::request_revocation) a holder to let go, and why |
 //! | [`FencingToken`] | a number that is larger for every later holder |
-//! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives |
+//! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives; [hand it over](Leadership::transfer_to) |
 //! | [`Leader`], [`Observation`], [`Observations`] | who leads, now and from now on |
 //! | [`Waiter`], [`Kind`] | who stands in a queue, and for what |
 //! | [`Error`] | what a caller can act on |
@@ -143,6 +143,8 @@
 //! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
 //! | `~session/mark/NAME` | where more than 256 queue up: the create revision of the last key that held, in decimal |
 //! | `~session/revoke/NAME/LEASE-N` | a request to those who hold: JSON with `identity`, `reason`, and their `tokens` |
+//! | `~session/transfer/NAME/LEASE-N` | what a leader asks the candidates before its heir: JSON with `to`, the `asked` tokens, and the `stage` |
+//! | `~session/consent/NAME/LEASE-N` | a candidate's yes: JSON with its `token` and the create revision of the `request` |
 //!
 //! All of them are on the session's lease, and under its [namespace](SessionBuilder::namespace). Keys deeper under
 //! `NAME/` do not count, so that a lock `a` and a lock `a/b` never meet; Go's locks do count them. With etcd's
@@ -150,6 +152,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
+mod consent;
 mod election;
 mod error;
 mod guard;

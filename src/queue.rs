@@ -32,11 +32,11 @@ use crate::session::crowd::Crowd;
 use crate::session::lease::Lease;
 use crate::session::watch::{Notice, Watcher};
 use crate::telemetry::Waiting;
-pub(crate) use departure::Departure;
+pub(crate) use departure::{Departure, Resignation};
 use driver::{Answer, Driver};
 pub(crate) use holders::holders;
 use place::{Action, End, Input, Patience, Place, Revision};
-use rule::Rule;
+use rule::{Kind, Rule};
 use wire::{Fence, Sender};
 
 /// A place with everything that may change its mind.
@@ -65,6 +65,7 @@ struct Inner {
     /// When its key was found gone, while it held.
     key_gone: Option<Moment>,
     departure: Departure,
+    resignation: Resignation,
     /// Why the place cannot go on.
     failed: Option<Error>,
 }
@@ -104,6 +105,7 @@ impl Seat {
             attention: Attention::Driver,
             key_gone: None,
             departure: Departure::Open,
+            resignation: Resignation::None,
             failed: None,
         });
         let waiting = Waiting::new(rule.kind, name.as_str(), core.identity());
@@ -116,12 +118,22 @@ impl Seat {
         Self::new(core.clone(), name.clone(), crowd.clone(), *rule, value.clone(), Patience::Wait)
     }
 
+    pub(crate) fn kind(&self) -> Kind {
+        self.rule.kind
+    }
+
     pub(crate) fn name(&self) -> &Arc<Name> {
         &self.name
     }
 
     pub(crate) fn key(&self) -> Key {
         self.lock().place.key().clone()
+    }
+
+    /// While it stands in the queue: the revision that created its key, and the lease that the key is on.
+    pub(crate) fn standing(&self) -> Option<(Revision, Arc<Lease>)> {
+        let inner = self.lock();
+        Some((inner.place.created()?, inner.lease.clone()?))
     }
 
     /// Makes it a guard's, if it holds by now.

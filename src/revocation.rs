@@ -6,8 +6,7 @@
 
 mod requested;
 
-use std::future::pending;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +22,7 @@ use crate::queue::holders;
 use crate::retry;
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
-use crate::session::Core;
-use crate::session::lookout::Lookout;
+use crate::session::lookout::gone;
 use crate::session::note::Note;
 use crate::ticket::Queue;
 use crate::token::{FencingToken, Waiter};
@@ -256,20 +254,5 @@ impl Queue {
             tracing::warn!(name, %token, key, holder = identity, by, "a hold was ended by force");
         }
         Ok(released)
-    }
-}
-
-/// Completes once none of them stands any more.
-async fn gone(core: &Arc<Core>, holders: Vec<(Key, i64)>) {
-    for (key, token) in holders {
-        let mut lookout = Lookout::over_key(core, key);
-        loop {
-            match lookout.next().await {
-                Ok(found) if found.iter().any(|kv| kv.create_revision() == token) => {}
-                Ok(_) => break,
-                // It cannot be seen: the request goes with the session.
-                Err(_) => return pending().await,
-            }
-        }
     }
 }

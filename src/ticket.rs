@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::consent::Candidacy;
 use crate::error::{Error, Loss, Result};
 use crate::etcd_client::{GetOptions, KeyValue, SortOrder, SortTarget};
 use crate::guard::Guard;
 use crate::name::Name;
 use crate::queue::driver::Attempt;
 use crate::queue::place::Patience;
-use crate::queue::rule::Rule;
+use crate::queue::rule::{Kind, Rule};
 use crate::queue::wire::Value;
 use crate::queue::{Claim, Seat};
 use crate::session::Session;
@@ -104,7 +105,9 @@ impl Queue {
         let mut attempt = Attempt::brief(&self.session, self.seat(rule, value, Patience::Wait)?);
         attempt.meet().await?;
         attempt.be_patient();
-        let claim = match tokio::time::timeout(limit, attempt.hold()).await {
+        let mut candidacy = candidacy(&attempt);
+        let waiting = self.wait(&mut attempt, candidacy.as_mut());
+        let claim = match tokio::time::timeout(limit, waiting).await {
             Ok(claim) => claim?,
             // It may hold by an event that came together with the end of the time.
             Err(_) => attempt.seat().claim_now(),
@@ -156,7 +159,16 @@ impl Queue {
 
     fn enter<G: Grant>(&self, rule: Rule, value: Vec<u8>) -> Result<Ticket<G>> {
         let attempt = Attempt::patient(&self.session, self.seat(rule, value, Patience::Wait)?);
-        Ok(Ticket { attempt: Some(attempt), queue: self.clone(), granted: PhantomData })
+        Ok(Ticket { candidacy: candidacy(&attempt), attempt: Some(attempt), queue: self.clone(), granted: PhantomData })
+    }
+
+    /// Waits for the hold of `attempt`, or of the place that it gives way to.
+    async fn wait(&self, attempt: &mut Attempt, candidacy: Option<&mut Candidacy>) -> Result<Option<Claim>> {
+        match candidacy {
+            // Boxed: those who wait for locks would carry it.
+            Some(candidacy) => Box::pin(candidacy.hold(self, attempt)).await,
+            None => attempt.hold().await,
+        }
     }
 
     fn grant<G: Grant>(&self, attempt: Attempt, claim: Claim) -> G {
@@ -169,6 +181,11 @@ impl Queue {
         self.crowd.met.store(true, Ordering::Relaxed);
         attempt.seat().loss().map_or(Ok(None), |loss| Err(loss.into()))
     }
+}
+
+/// Candidates alone give way.
+fn candidacy(attempt: &Attempt) -> Option<Candidacy> {
+    (attempt.seat().kind() == Kind::Election).then(Candidacy::default)
 }
 
 /// A place in a queue, kept until it is granted or dropped.
@@ -203,6 +220,7 @@ impl Queue {
 pub struct Ticket<G = Guard> {
     /// `None` once it is spent.
     attempt: Option<Attempt>,
+    candidacy: Option<Candidacy>,
     queue: Queue,
     granted: PhantomData<fn() -> G>,
 }
@@ -225,12 +243,15 @@ impl<G: Grant> Ticket<G> {
     pub async fn granted(&mut self) -> Result<G> {
         loop {
             let attempt = self.attempt.as_mut().expect("the ticket was granted before and is spent");
-            let claim = attempt.hold().await?;
+            let claim = self.queue.wait(attempt, self.candidacy.as_mut()).await?;
             let attempt = self.attempt.take().expect("looked at just now");
             match claim {
                 Some(claim) => return Ok(self.queue.grant(attempt, claim)),
                 // Its turn came, and was lost again before anyone asked for it.
-                None => self.attempt = Some(Attempt::patient(self.queue.session(), attempt.seat().again())),
+                None => {
+                    let attempt = self.attempt.insert(Attempt::patient(self.queue.session(), attempt.seat().again()));
+                    self.candidacy = candidacy(attempt);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::etcd_client::KeyValue;
+use crate::guard::Guard;
 use crate::name::is_ours;
 use crate::queue::rule::Kind;
 use crate::queue::wire::Value;
@@ -60,6 +61,20 @@ impl From<&KeyValue> for Waiter {
 }
 
 impl Waiter {
+    /// The leader by this guard.
+    pub(crate) fn leading(guard: &Guard) -> Self {
+        Self {
+            identity: guard.session().identity().into(),
+            key: guard.key().into(),
+            token: guard.token(),
+            lease: guard.lease().id,
+            kind: Some(Kind::Election),
+            permits: None,
+            capacity: None,
+            since: None,
+        }
+    }
+
     /// A key of a queue, whose owner `value` tells.
     pub(crate) fn of(kv: &KeyValue, value: &[u8]) -> Self {
         let key = String::from_utf8_lossy(kv.key());

@@ -23,6 +23,7 @@ pub struct Leadership {
     pub(super) ending: CancellationToken,
     /// The mod revision of the key as of the last proclamation that is known: the next builds on it.
     proclaimed: tokio::sync::Mutex<i64>,
+    pub(super) transferring: tokio::sync::Mutex<()>,
 }
 
 impl Grant for Leadership {
@@ -39,7 +40,7 @@ impl Grant for Leadership {
             drop(fires);
         });
         let proclaimed = tokio::sync::Mutex::new(guard.token().into());
-        Self { guard, ending, proclaimed }
+        Self { guard, ending, proclaimed, transferring: tokio::sync::Mutex::default() }
     }
 }
 

@@ -31,3 +31,12 @@ impl Departure {
         }
     }
 }
+
+/// Whether the owner of a hold deletes the key by a request of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resignation {
+    None,
+    /// It may have: should the key go, the reply will tell why.
+    Sent,
+    Done,
+}

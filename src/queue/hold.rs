@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::Seat;
 use super::place::{Action, End, Input, Listing};
+use super::{Resignation, Seat};
 use crate::clock::Moment;
 use crate::error::Loss;
 use crate::session::keepalive::TICK;
@@ -32,8 +32,25 @@ impl Seat {
             End::Left => Some(Loss::Released),
             End::LeaseLost => lease.loss(),
             End::NotFree => None,
-            End::KeyGone => lease.explain(inner.key_gone.expect("noted when it was heard")),
+            End::KeyGone => match inner.resignation {
+                Resignation::None => lease.explain(inner.key_gone.expect("noted when it was heard")),
+                Resignation::Sent => None,
+                Resignation::Done => Some(Loss::Released),
+            },
         }
+    }
+
+    /// Its owner deletes the key by a request of its own, or was told that it has not.
+    pub(crate) fn resigns(self: &Arc<Self>, resignation: Resignation) {
+        let mut inner = self.lock();
+        inner.resignation = resignation;
+        self.settle(inner);
+    }
+
+    /// The key was deleted by its owner.
+    pub(crate) fn resigned(self: &Arc<Self>) {
+        self.resigns(Resignation::Done);
+        self.miss_key();
     }
 
     /// A reply that was not asked for by the place has shown that its key is gone.

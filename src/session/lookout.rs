@@ -1,6 +1,7 @@
 //! Reading keys again whenever they may have changed: on the session's one watch stream.
 
 use std::fmt;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -10,7 +11,7 @@ use super::Core;
 use super::watch::{Notice, Scope, Watcher};
 use crate::error::{Error, Result, code};
 use crate::etcd_client::{GetOptions, KeyValue};
-use crate::name::Key;
+use crate::name::{Key, Revision};
 use crate::retry::{self, Delays};
 
 /// A watch, and the reads that it asks for. It ends when it is dropped.
@@ -76,6 +77,21 @@ impl Drop for Lookout {
     fn drop(&mut self) {
         let watcher: Arc<dyn Watcher> = self.signal.clone();
         self.core.hub.unwatch(&self.key, &watcher);
+    }
+}
+
+/// Completes once none of these keys stands any more, each under its create revision.
+pub(crate) async fn gone(core: &Arc<Core>, keys: Vec<(Key, Revision)>) {
+    for (key, token) in keys {
+        let mut lookout = Lookout::over_key(core, key);
+        loop {
+            match lookout.next().await {
+                Ok(found) if found.iter().any(|kv| kv.create_revision() == token) => {}
+                Ok(_) => break,
+                // It cannot be seen.
+                Err(_) => return pending().await,
+            }
+        }
     }
 }
 
