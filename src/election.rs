@@ -271,6 +271,7 @@ enum Owner {
     Other,
 }
 
+/// Who stands by these keys.
 pub(crate) async fn candidates(queue: &Queue, kvs: &[KeyValue]) -> Result<Vec<Waiter>> {
     Ok(owners(queue, kvs).await?.into_iter().map(|(candidate, _)| candidate).collect())
 }

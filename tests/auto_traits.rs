@@ -263,5 +263,7 @@ fn every_future_of_an_election_can_be_spawned(
     future(async move { here.granted().await });
     let here = leadership();
     future(async move { here.proclaim("value").await });
+    let here = leadership();
+    future(async move { here.transfer_to("identity").await });
     future(leadership().resign());
 }

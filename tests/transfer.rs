@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::etcdctl::Etcdctl;
-use common::{ByHand, Drops, LONG, Progress, TestResult, World, equals, on_etcd, soon, until};
+use common::{ByHand, Drops, LONG, Progress, TestResult, World, equals, on_etcd, soon};
 use tenure::etcd_client::{Client, GetOptions, SortOrder, SortTarget};
 use tenure::{Election, Error, FencingToken, Leadership, Loss, Observation, Session, Ticket};
 use tokio::sync::mpsc;
