@@ -69,7 +69,9 @@ impl Election {
         self.queue.as_str()
     }
 
-    /// Stands for the office with `value` as proposal, and waits to be elected, after everyone who stood earlier.
+    /// Stands for the office with `value` as proposal, and waits to be elected, after everyone who stood earlier. A
+    /// leader that [hands over](Leadership::transfer_to) to somebody behind may ask it to give way: then it waits at the
+    /// back.
     ///
     /// # Errors
     ///

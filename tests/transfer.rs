@@ -334,6 +334,44 @@ async fn a_leader_that_is_lost_meanwhile_is_told_and_the_order_stays() -> TestRe
     .await
 }
 
+/// Whoever has gone by itself need not be asked any more, at whatever moment of its answer it went.
+#[tokio::test]
+async fn a_candidate_that_goes_while_it_is_asked_is_not_waited_for() -> TestResult {
+    on_etcd(async |world| {
+        for polls in [0, 1, 2, 3, 5, 8, 13] {
+            let (_, term, mut slow, c, transfer) = half_way(world).await?;
+            let mut granted = ByHand::new(slow.granted());
+            assert!(!matches!(granted.poll(polls, Drops::AtOnce).await, Progress::Ready(_)));
+            drop(granted);
+            drop(slow);
+            soon("the transfer", transfer).await??;
+            assert!(!term.is_valid());
+            c.leads().await?.resign().await?;
+            all_is_taken_away(world).await;
+            equals("candidates", Vec::<String>::new(), async || world.keys("e/").await).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_transfer_goes_on_over_a_restart() -> TestResult {
+    on_etcd(async |world| {
+        let (_, term, mut slow, c, transfer) = half_way(world).await?;
+        world.etcd.kill(0)?;
+        world.etcd.restart(0).await?;
+        let slow = tokio::spawn(async move { slow.granted().await });
+        soon("the transfer", transfer).await??;
+        assert_eq!(soon("it is told", term.lost()).await, Loss::Released);
+        c.leads().await?.resign().await?;
+        soon("its turn", slow).await??.resign().await?;
+        all_is_taken_away(world).await;
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_second_transfer_waits_for_the_first() -> TestResult {
     on_etcd(async |world| {

@@ -15,7 +15,7 @@ use super::{Owner, owners};
 use crate::consent::{ANSWERS, Answer, REQUESTS, Request, Stage, messages, to_bytes};
 use crate::error::{Error, Result, Verdict, verdict};
 use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse};
-use crate::name::Key;
+use crate::name::{Key, Revision};
 use crate::queue::{Resignation, Seat};
 use crate::retry;
 use crate::session::Core;
@@ -107,8 +107,7 @@ impl Transfer<'_> {
         // Nobody moves for one that is gone.
         self.heir_stands(&heir).await?;
         note.write(message(Stage::Decided)).await?;
-        let keys = between.iter().map(|waiter| (Key::from(waiter.key().as_bytes()), waiter.token().0)).collect();
-        if timeout(self.limit(), gone(core, keys)).await.is_err() {
+        if timeout(self.limit(), gone(core, between.iter().map(key).collect())).await.is_err() {
             let queue = self.queue.list().await?;
             let stands = |waiter: &&Waiter| queue.iter().any(|kv| kv.create_revision() == waiter.token().0);
             if let Some(stays) = between.iter().find(stands) {
@@ -139,14 +138,22 @@ impl Transfer<'_> {
         if stands { Ok(()) } else { Err(self.not_a_candidate()) }
     }
 
-    /// Waits until all who were asked have said yes.
+    /// Waits until all who were asked have said yes, or are gone.
     async fn hear(&self, request: i64, asked: &[Waiter]) -> Result<()> {
         let prefix = self.queue.name()?.beside(ANSWERS);
-        let mut answers = Lookout::over_prefix(self.queue.session().core(), prefix.clone());
+        let core = self.queue.session().core();
+        let mut answers = Lookout::over_prefix(core, prefix.clone());
         let mut silent: Vec<&Waiter> = asked.iter().collect();
         let heard = async {
-            while !silent.is_empty() {
-                let found = messages::<Answer>(&prefix, &answers.next().await?);
+            while let Some(first) = silent.first() {
+                let answers = tokio::select! {
+                    answers = answers.next() => answers?,
+                    () = gone(core, vec![key(first)]) => {
+                        silent.remove(0);
+                        continue;
+                    }
+                };
+                let found = messages::<Answer>(&prefix, &answers);
                 let yes = |token| found.iter().any(|(_, answer)| *answer == Answer { request, token });
                 silent.retain(|waiter| !yes(waiter.token().0));
             }
@@ -190,6 +197,11 @@ impl Transfer<'_> {
             Ok(Gone::Before) | Err(_) => Err(self.term.why_gone().await.into()),
         }
     }
+}
+
+/// What of it stands while it does: its key, under this revision.
+fn key(candidate: &Waiter) -> (Key, Revision) {
+    (Key::from(candidate.key().as_bytes()), candidate.token().0)
 }
 
 fn cannot_be_asked(candidate: &Waiter) -> Error {
