@@ -221,8 +221,13 @@ async fn a_dead_candidate_in_the_way_is_an_error_and_nobody_moves() -> TestResul
         assert_eq!(order(&election).await?, ["leader", "b", "dead"]);
         let [c] = stand(world, "e", ["c"]).await?;
         let before = tokens(&election).await?;
-        let refused = soon("the transfer", term.transfer_to("c")).await;
+        let (refused, ()) = tokio::join!(soon("the transfer", term.transfer_to("c")), async {
+            // The living one has agreed, and whatever it hears meanwhile it does not move.
+            equals("answers", 1, async || world.keys("~session/consent/").await.len()).await;
+            world.client().put("~session/transfer/e/0-0", "noise", None).await.expect("etcd is there");
+        });
         assert!(matches!(&refused, Err(Error::CannotBeAsked { identity }) if identity == "dead"), "{refused:?}");
+        world.client().delete("~session/transfer/e/0-0", None).await?;
         all_is_taken_away(world).await;
         assert_eq!(tokens(&election).await?, before);
         term.verify().await?;
@@ -310,6 +315,37 @@ async fn a_named_candidate_that_goes_meanwhile_is_an_error_and_nobody_moves() ->
         all_is_taken_away(world).await;
         term.verify().await?;
         assert!(!slow.is_finished());
+        drop(term);
+        soon("its turn", slow).await??.resign().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Then some may have moved already; the leader has not.
+#[tokio::test]
+async fn a_named_candidate_that_goes_when_all_have_agreed_is_an_error_and_the_term_goes_on() -> TestResult {
+    on_etcd(async |world| {
+        let (election, term, mut slow, c, transfer) = half_way(world).await?;
+        let mut granted = ByHand::new(slow.granted());
+        assert!(matches!(granted.poll(3, Drops::AtOnce).await, Progress::Polled | Progress::Quiet));
+        let decided = async || {
+            let found = world.client().get("~session/transfer/", Some(GetOptions::new().with_prefix())).await;
+            found.unwrap().kvs().iter().any(|kv| kv.value_str().unwrap().contains("decided"))
+        };
+        // Only as far as it has to be to say yes.
+        while !decided().await {
+            assert!(!matches!(granted.poll(1, Drops::AtOnce).await, Progress::Ready(_)));
+        }
+        drop(granted);
+        c.elected.abort();
+        c.session.close().await?;
+        let slow = tokio::spawn(async move { slow.granted().await });
+        let refused = soon("the transfer", transfer).await?;
+        assert!(matches!(&refused, Err(Error::NotACandidate { identity }) if identity == "c"), "{refused:?}");
+        term.verify().await?;
+        all_is_taken_away(world).await;
+        assert_eq!(order(&election).await?, ["leader", "slow"]);
         drop(term);
         soon("its turn", slow).await??.resign().await?;
         Ok(())
