@@ -207,15 +207,18 @@ async fn a_dead_candidate_in_the_way_is_an_error_and_nobody_moves() -> TestResul
         let endpoints = world.etcd.endpoints();
         let dead = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async move {
+            let (session, ticket) = runtime.block_on(async move {
                 let client = Client::connect(endpoints, None).await.expect("etcd is there");
                 let session = Session::builder(client).ttl(LONG).identity("dead").open().await.expect("etcd is there");
                 let mut ticket = session.election("e").enqueue("dead").await.expect("etcd is there");
                 let waiting = tokio::time::timeout(Duration::from_millis(200), ticket.granted()).await;
                 assert!(waiting.is_err(), "somebody leads");
-                session.lease_id()
-                // The runtime ends before the session can.
-            })
+                (session, ticket)
+            });
+            // Before it could see either of them off.
+            drop(runtime);
+            drop(ticket);
+            session.lease_id()
         });
         let dead = tokio::task::spawn_blocking(|| dead.join().expect("it does not fail")).await?;
         assert_eq!(order(&election).await?, ["leader", "b", "dead"]);
