@@ -106,7 +106,7 @@ impl Queue {
         attempt.meet().await?;
         attempt.be_patient();
         let mut candidacy = candidacy(&attempt);
-        let waiting = self.wait(&mut attempt, candidacy.as_mut());
+        let waiting = self.wait(&mut attempt, candidacy.as_deref_mut());
         let claim = match tokio::time::timeout(limit, waiting).await {
             Ok(claim) => claim?,
             // It may hold by an event that came together with the end of the time.
@@ -184,8 +184,8 @@ impl Queue {
 }
 
 /// Candidates alone give way.
-fn candidacy(attempt: &Attempt) -> Option<Candidacy> {
-    (attempt.seat().kind() == Kind::Election).then(Candidacy::default)
+fn candidacy(attempt: &Attempt) -> Option<Box<Candidacy>> {
+    (attempt.seat().kind() == Kind::Election).then(Box::default)
 }
 
 /// A place in a queue, kept until it is granted or dropped.
@@ -220,7 +220,7 @@ fn candidacy(attempt: &Attempt) -> Option<Candidacy> {
 pub struct Ticket<G = Guard> {
     /// `None` once it is spent.
     attempt: Option<Attempt>,
-    candidacy: Option<Candidacy>,
+    candidacy: Option<Box<Candidacy>>,
     queue: Queue,
     granted: PhantomData<fn() -> G>,
 }
@@ -243,7 +243,7 @@ impl<G: Grant> Ticket<G> {
     pub async fn granted(&mut self) -> Result<G> {
         loop {
             let attempt = self.attempt.as_mut().expect("the ticket was granted before and is spent");
-            let claim = self.queue.wait(attempt, self.candidacy.as_mut()).await?;
+            let claim = self.queue.wait(attempt, self.candidacy.as_deref_mut()).await?;
             let attempt = self.attempt.take().expect("looked at just now");
             match claim {
                 Some(claim) => return Ok(self.queue.grant(attempt, claim)),
