@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::session::lease::Lease;
 use crate::telemetry::Holding;
 use crate::token::FencingToken;
-pub(crate) use shared::LastHold;
+pub(crate) use shared::{Ending, LastHold};
 
 /// Proof of a hold: of a lock, or, inside a [`Leadership`](crate::Leadership), of an office.
 ///
@@ -70,7 +70,7 @@ struct Hold {
     lease: Arc<Lease>,
     token: FencingToken,
     key: Box<str>,
-    /// The guards that share it: the last one that goes ends it.
+    /// The guards that share it, unless it was ended without them: the last one that goes ends it.
     guards: AtomicUsize,
     /// Writes in this hold's name that may still be on their way: conditions given out, and transactions whose
     /// outcome is unknown. With any of them the hold is not handed over before its key is gone.
@@ -257,14 +257,8 @@ impl Guard {
     /// Ends the hold, unless others share it. What is left to do is the attempt's, or, once that is dropped, the
     /// janitor's.
     fn leave(&self) -> Option<Attempt> {
-        if self.left.swap(true, Ordering::AcqRel) || self.hold.guards.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return None;
-        }
-        let Hold { seat, lease, holding, .. } = &*self.hold;
-        let lost = || seat.loss().or(lease.loss()).unwrap_or(Loss::Deleted);
-        holding.ended((!seat.holds()).then(lost));
-        self.hold.seat.release(self.hold.travelling.load(Ordering::Acquire) == 0);
-        Some(Attempt::patient(&self.session, self.hold.seat.clone()))
+        let last = !self.left.swap(true, Ordering::AcqRel) && self.hold.loses_guard();
+        last.then(|| self.hold.leave(&self.session))
     }
 }
 

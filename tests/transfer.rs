@@ -146,6 +146,33 @@ async fn the_next_in_line_leads_and_nobody_is_asked() -> TestResult {
     .await
 }
 
+/// The old leader need not have heard that it is gone.
+#[tokio::test]
+async fn no_two_terms_stand_at_any_moment() -> TestResult {
+    on_etcd(async |world| {
+        let (election, mut term) = lead(world, PATIENT).await?;
+        for round in 0..50 {
+            let next = if round % 2 == 0 { "b" } else { "leader" };
+            let session =
+                if next == "b" { named(world, "b", PATIENT).await? } else { named(world, "leader", PATIENT).await? };
+            let (last, mut ticket) = (Arc::new(term), session.election("e").enqueue(next).await?);
+            let handed = last.clone();
+            let standing = tokio::spawn(async move {
+                let term = ticket.granted().await?;
+                Ok::<_, Error>((handed.is_valid(), term))
+            });
+            soon("the transfer", last.transfer_to(next)).await?;
+            let (both, now) = soon("it leads", standing).await??;
+            assert!(!both, "round {round}: two terms stood");
+            term = now;
+        }
+        term.resign().await?;
+        assert!(election.leader().await?.is_none());
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn whoever_does_not_stand_is_an_error_and_nothing_is_written() -> TestResult {
     on_etcd(async |world| {

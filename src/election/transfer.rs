@@ -3,7 +3,8 @@
 //! 1. Nobody's key is deleted but by its owner: those who stand between give way by entering again at the back, and
 //!    the leader goes only when it has seen that they have.
 //! 2. Nobody moves before all of them have said that they will.
-//! 3. The leader goes in a transaction, on the condition that the one it goes for stands.
+//! 3. The leader goes in a transaction, on the condition that the one it goes for stands. Its hold has ended before
+//!    that is sent, so that no two ever hold.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::{Owner, owners};
 use crate::consent::{ANSWERS, Answer, REQUESTS, Request, Stage, messages, to_bytes};
 use crate::error::{Error, Result, Verdict, verdict};
 use crate::etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse};
+use crate::guard::Ending;
 use crate::name::{Key, Revision};
 use crate::queue::{Resignation, Seat};
 use crate::retry;
@@ -37,18 +39,21 @@ impl Leadership {
     /// in one of this crate's calls: not another client, not one whose process is gone until its lease ends, and not
     /// the owner of a [`Ticket`](crate::Ticket) that does not await it.
     ///
-    /// The term goes on until the very end, and its work with it: what must not overlap with the next leader's has to
-    /// be stopped before. Within a `run`, the work is dropped when the term ends, and the candidate stands
-    /// again. One transfer of a term is under way at a time; another waits for it.
+    /// The term ends just before the request is sent in which this leader goes, so that no two terms ever stand: what of
+    /// its work must not overlap with the next leader's has to be stopped before this call. Within a `run`, the work is
+    /// dropped when the term ends, and the candidate stands again. One transfer of a term is under way at a time; another waits for it.
     ///
     /// # Errors
     ///
     /// The term goes on, and nothing has changed, with [`Error::NotACandidate`] if nobody of that identity stands, and
     /// [`Error::CannotBeAsked`] if a candidate before it does not answer. If either happens only after all had agreed,
     /// since somebody has gone meanwhile, the term goes on as well; those who have given way by then stay where
-    /// they are.
+    /// they are. If the named candidate goes in the very moment in which this leader does, it is
+    /// [`Error::NotACandidate`] too, and the office is given up all the same, to whoever stands next: then the term
+    /// [is over](crate::Guard::is_valid).
     ///
-    /// [`Error::Lost`] if the term ended otherwise. An error if etcd gives no answer: the term goes on.
+    /// [`Error::Lost`] if the term ended otherwise. An error if etcd gives no answer to what is asked before: the term
+    /// goes on.
     ///
     /// # Cancel safety
     ///
@@ -114,6 +119,7 @@ impl Transfer<'_> {
                 return Err(cannot_be_asked(stays));
             }
         }
+        self.heir_stands(&heir).await?;
         Ok((heir, Some(note)))
     }
 
@@ -178,6 +184,7 @@ impl Transfer<'_> {
         let (core, seat, lease) = (self.term.session().core(), self.term.seat().clone(), self.term.lease().clone());
         let leave = Leave { core: core.clone(), seat, own: Waiter::leading(self.term), heir };
         let (done, outcome) = oneshot::channel();
+        let ending = Ending::of(self.term);
         leave.seat.resigns(Resignation::Sent);
         core.spawn(async move {
             let gone = tokio::select! {
@@ -186,7 +193,11 @@ impl Transfer<'_> {
             };
             match gone {
                 Gone::Over => leave.seat.resigned(),
-                _ => leave.seat.resigns(Resignation::None),
+                Gone::Before => {
+                    leave.seat.miss_key();
+                    leave.seat.resigns(Resignation::None);
+                }
+                Gone::NoHeir | Gone::Unheard(_) => ending.abandon(),
             }
             let _ = done.send(gone);
         });

@@ -36,7 +36,7 @@ impl Departure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resignation {
     None,
-    /// It may have: should the key go, the reply will tell why.
+    /// It may have, and whatever comes of it, the hold has ended: should the key go, the reply will tell why.
     Sent,
     Done,
 }

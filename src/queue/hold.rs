@@ -20,7 +20,7 @@ impl Seat {
     pub(crate) fn holds(&self) -> bool {
         let mut inner = self.lock();
         inner.check_lease();
-        inner.place.held().is_some()
+        inner.place.held().is_some() && inner.resignation == Resignation::None
     }
 
     /// Why it does not hold any more. While the reason for a vanished key is looked for, neither this nor `holds`.
@@ -40,7 +40,7 @@ impl Seat {
         }
     }
 
-    /// Its owner deletes the key by a request of its own, or was told that it has not.
+    /// Its owner deletes the key by a request of its own, and holds no more; or it was told why that has not happened.
     pub(crate) fn resigns(self: &Arc<Self>, resignation: Resignation) {
         let mut inner = self.lock();
         inner.resignation = resignation;
