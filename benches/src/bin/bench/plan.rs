@@ -6,7 +6,7 @@ use crate::contenders::{FLOOR, GO, TENURE};
 use crate::figure::{Figure, Unit};
 use crate::place::Place;
 
-pub const ROWS: [&str; 7] = ["uncontended", "handoff", "waited", "inside", "leader", "failover", "queue"];
+pub const ROWS: [&str; 8] = ["uncontended", "kinds", "handoff", "waited", "inside", "leader", "failover", "queue"];
 
 /// Waiters of the hand-offs between processes.
 pub const BETWEEN: [usize; 4] = [2, 8, 32, 128];
@@ -97,7 +97,7 @@ impl Work {
 
 pub fn work(extent: Extent, only: &[String]) -> Work {
     let quick = extent == Extent::Quick;
-    let mut cases = vec![uncontended()];
+    let mut cases = vec![uncontended(), kinds()];
     cases.extend(BETWEEN.into_iter().filter(|&waiters| !quick || waiters != 8).map(between));
     cases.extend(INSIDE.into_iter().filter(|&tasks| !quick || tasks == 128).map(inside));
     cases.push(leader());
@@ -153,6 +153,33 @@ fn uncontended() -> Case {
             micros("cycle (floor: put and delete)", "beside_cycle|cycle", "floor_cycle"),
             COMMITS,
             ETCD_CPU,
+        ],
+    }
+}
+
+fn kinds() -> Case {
+    Case {
+        id: "kinds".into(),
+        row: "kinds",
+        title: "every kind, uncontended, beside the mutex".into(),
+        places: vec![Place::Disk, Place::Memory],
+        floor: None,
+        tenure: "kinds --n 60 --warmup 6 --clients 2".into(),
+        go: None,
+        others: None,
+        rounds: 3,
+        peer_rounds: 0,
+        fresh: false,
+        figures: vec![
+            micros("read and unlock (floor: a mutex)", "read", "mutex"),
+            micros("write and unlock (floor: a mutex)", "write", "mutex"),
+            micros("acquire and unlock (floor: a mutex)", "acquire", "mutex"),
+            micros("re-entrant, first lock and unlock (floor: a mutex)", "reentrant", "mutex"),
+            micros("re-entrant, locked again and unlocked", "reentrant_again", ""),
+            micros("lock_all of 3 and unlock (floor: a mutex)", "lock_all", "mutex"),
+            micros("campaign and resign (floor: a mutex)", "election", "mutex"),
+            micros("request_revocation to its being heard", "request_revocation", ""),
+            micros("transfer_to to the next term, one gives way", "transfer_to", ""),
         ],
     }
 }

@@ -11,6 +11,7 @@ mod election;
 mod failover;
 mod floor;
 mod handoff;
+mod kinds;
 mod probe;
 mod queue;
 mod share;
@@ -36,6 +37,8 @@ enum Measurement {
     Floor(floor::Options),
     /// Lock and unlock of a mutex that nobody else wants.
     Uncontended(uncontended::Options),
+    /// Every kind of lock, and what can be asked of a holder, beside the plain mutex.
+    Kinds(kinds::Options),
     /// Waiters that pass one lock round.
     Handoff(handoff::Options),
     /// Waiters that queue up behind a holder, and are then let through.
@@ -68,6 +71,7 @@ async fn main() -> ExitCode {
     let measured = match arguments.measurement {
         Measurement::Floor(options) => floor::run(options).await,
         Measurement::Uncontended(options) => uncontended::run(options).await,
+        Measurement::Kinds(options) => kinds::run(options).await,
         Measurement::Handoff(options) => handoff::run(options).await,
         Measurement::Queue(options) => queue::run(options).await,
         Measurement::Election(options) => election::run(options).await,
