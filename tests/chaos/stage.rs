@@ -54,7 +54,7 @@ impl Stage {
                 let (link, (listener, address)) = (Link::new(), proxy::listen()?);
                 links.push(link.clone());
                 addresses.push(address.to_string());
-                tokio::spawn(proxy::serve(listener, member.parse()?, move |_| link.clone()));
+                tokio::spawn(proxy::serve(listener, member.parse()?, move |_| std::future::ready(link.clone())));
             }
             clients.push(links);
             endpoints.push(addresses);

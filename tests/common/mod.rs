@@ -6,6 +6,7 @@ pub(crate) mod etcdctl;
 pub(crate) mod proxy;
 
 use std::fmt::Debug;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,7 +100,7 @@ impl World {
     pub(crate) fn detour(&self) -> TestResult<Detour> {
         let (link, (listener, address)) = (Link::new(), proxy::listen()?);
         let (member, over) = (self.etcd.endpoints()[0].parse()?, link.clone());
-        let serving = tokio::spawn(proxy::serve(listener, member, move |_| over.clone())).abort_handle();
+        let serving = tokio::spawn(proxy::serve(listener, member, move |_| ready(over.clone()))).abort_handle();
         Ok(Detour { link, endpoint: address.to_string(), serving })
     }
 

@@ -1,10 +1,11 @@
 //! Loopback proxies: every connection runs over a link, and what a link does can be changed at any time.
 #![allow(dead_code, reason = "each of its users needs a part of it")]
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tenure::testing::{self, Etcd};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,16 +59,20 @@ pub(crate) fn listen() -> io::Result<(std::net::TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// Forwards to `target`, each connection over the link that `link` names for where it comes from.
-pub(crate) async fn serve(
+/// Forwards to `target`, each connection over the link that `link` finds for where it comes from.
+pub(crate) async fn serve<F>(
     listener: std::net::TcpListener,
     target: SocketAddr,
-    link: impl Fn(SocketAddr) -> Link,
-) -> io::Result<()> {
+    link: impl Fn(SocketAddr) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = Link> + Send + 'static,
+{
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (client, source) = listener.accept().await?;
-        tokio::spawn(carry(client, target, link(source)));
+        let link = link(source);
+        tokio::spawn(async move { carry(client, target, link.await).await });
     }
 }
 
@@ -117,11 +122,20 @@ async fn pump(
 pub(crate) async fn cluster(members: usize) -> testing::Result<(Arc<Etcd>, Vec<Vec<Link>>)> {
     let links: Vec<Vec<Link>> = (0..members).map(|_| (0..members).map(|_| Link::new()).collect()).collect();
     let cluster: Arc<OnceLock<Weak<Etcd>>> = Arc::default();
+    let owners: Arc<Owners> = Arc::default();
     let started = Etcd::cluster_behind(members, |peers| {
         let fronts = peers.iter().enumerate().map(|(to, &peer)| {
             let (listener, address) = listen()?;
-            let (links, cluster) = (links.clone(), cluster.clone());
-            tokio::spawn(serve(listener, peer, move |source| source_link(&links, to, &cluster, source)));
+            let (links, cluster, owners) = (links.clone(), cluster.clone(), owners.clone());
+            let link = move |source: SocketAddr| {
+                let (links, cluster, owners) = (links.clone(), cluster.clone(), owners.clone());
+                async move {
+                    let from = owners.of(source.port(), &cluster).await;
+                    // Of one that is not known, the link from the member to itself, which is cut with all that lead there.
+                    links[from.unwrap_or(to)][to].clone()
+                }
+            };
+            tokio::spawn(serve(listener, peer, link));
             Ok(address)
         });
         fronts.collect()
@@ -135,27 +149,58 @@ pub(crate) async fn cluster(members: usize) -> testing::Result<(Arc<Etcd>, Vec<V
     Ok((etcd, links))
 }
 
-fn source_link(links: &[Vec<Link>], to: usize, cluster: &OnceLock<Weak<Etcd>>, source: SocketAddr) -> Link {
-    let etcd = cluster.get().and_then(Weak::upgrade);
-    let from = etcd.and_then(|etcd| owner(source.port(), (0..links.len()).map(|member| etcd.pid(member))));
-    // Of one that is not known, the link from the member to itself, which is cut with all that lead there.
-    links[from.unwrap_or(to)][to].clone()
+/// How long connections are gathered before the system is asked whose they are: it has to look through every socket
+/// that there is, and members that are cut off try again hundreds of times a second.
+const GATHERED: Duration = Duration::from_millis(10);
+
+/// Which member has the connection that comes from a port of this machine.
+#[derive(Default)]
+struct Owners(tokio::sync::Mutex<Census>);
+
+/// The connections that there were when it began.
+#[derive(Default)]
+struct Census {
+    begun: Option<Instant>,
+    members: HashMap<u16, usize>,
 }
 
-/// Which of these processes has the connection that comes from this port of this machine: `None` where the system
-/// does not tell.
-fn owner(port: u16, processes: impl IntoIterator<Item = Option<u32>>) -> Option<usize> {
-    let local = format!(":{port:04X}");
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let socket = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        (fields.get(1)?.ends_with(&local)).then(|| format!("socket:[{}]", fields[9]))
-    })?;
-    processes.into_iter().position(|process| {
+impl Owners {
+    /// `None` where the system does not tell.
+    async fn of(&self, port: u16, cluster: &OnceLock<Weak<Etcd>>) -> Option<usize> {
+        let (accepted, etcd) = (Instant::now(), cluster.get()?);
+        let mut last = self.0.lock().await;
+        // An earlier one may know the port from the connection before.
+        if last.begun.is_none_or(|begun| begun < accepted) {
+            sleep(GATHERED).await;
+            let processes: Vec<_> = {
+                let etcd = etcd.upgrade()?;
+                (0..etcd.endpoints().len()).map(|member| etcd.pid(member)).collect()
+            };
+            let begun = Some(Instant::now());
+            let taken = tokio::task::spawn_blocking(move || census(&processes)).await;
+            *last = Census { begun, members: taken.ok().flatten().unwrap_or_default() };
+        }
+        last.members.get(&port).copied()
+    }
+}
+
+/// Which of these processes has the connection from which port.
+fn census(processes: &[Option<u32>]) -> Option<HashMap<u16, usize>> {
+    let mut sockets = HashMap::new();
+    for (member, process) in processes.iter().enumerate() {
         let open = process.and_then(|process| std::fs::read_dir(format!("/proc/{process}/fd")).ok());
-        open.into_iter()
-            .flatten()
-            .flatten()
-            .any(|open| std::fs::read_link(open.path()).is_ok_and(|target| target.to_string_lossy() == socket))
-    })
+        for open in open.into_iter().flatten().flatten() {
+            if let Ok(target) = std::fs::read_link(open.path()) {
+                sockets.insert(target.to_string_lossy().into_owned(), member);
+            }
+        }
+    }
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let known = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let (_, port) = fields.get(1)?.rsplit_once(':')?;
+        let member = sockets.get(&format!("socket:[{}]", fields.get(9)?))?;
+        Some((u16::from_str_radix(port, 16).ok()?, *member))
+    });
+    Some(known.collect())
 }
