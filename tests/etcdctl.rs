@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::etcdctl::Etcdctl;
-use common::{TestResult, World, equals, on_etcd, soon};
+use common::{ByHand, Progress, TestResult, World, equals, on_etcd, soon};
 
 /// What it leaves behind when it ends: it does not revoke its lease.
 const TTL: &str = "--ttl=2";
@@ -87,6 +87,87 @@ async fn etcdctl_lock_waits_for_readers_and_permits_and_they_for_it() -> TestRes
         permit.interrupt().await?;
         soon("it is our turn", behind.0.granted()).await?.unlock().await?;
         soon("it is our turn", behind.1.granted()).await?.unlock().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// While theirs holds `name`, ours waits for it, and another of theirs for ours, which prints the oldest key in the
+/// queue as soon as it holds: its own, unless ours was still there.
+async fn ours_between<G>(
+    world: &World,
+    name: &str,
+    ours: impl Future<Output = tenure::Result<G>>,
+) -> TestResult<(G, Etcdctl)> {
+    let queue = format!("{name}/");
+    let mut theirs = Etcdctl::run(world, &["lock", TTL, name])?;
+    theirs.line().await?;
+    let mut locking = ByHand::new(ours);
+    assert!(matches!(locking.poll_until_quiet().await, Progress::Quiet), "granted beside theirs");
+    assert_eq!(world.keys(&queue).await.len(), 2);
+    let endpoints = format!("--endpoints={}", world.etcd.endpoints()[0]);
+    let oldest = ["etcdctl", &endpoints, "get", &queue, "--prefix", "--keys-only", "--sort-by=CREATE", "--limit=1"];
+    let next = Etcdctl::run(world, &[["lock", TTL, name, "--"].as_slice(), &oldest].concat())?;
+    equals("they queue", 3, async || world.keys(&queue).await.len()).await;
+    theirs.interrupt().await?;
+    let guard = locking.end().await?;
+    assert_eq!(world.keys(&queue).await.len(), 2, "theirs waits for ours");
+    Ok((guard, next))
+}
+
+/// It has held by now, and ended.
+async fn held_after(mut theirs: Etcdctl, ours: &[String]) -> TestResult {
+    let oldest = theirs.line().await?;
+    assert!(!ours.contains(&oldest), "theirs held beside ours");
+    assert!(soon("etcdctl ends", theirs.child.wait()).await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn etcdctl_lock_and_a_writer_take_turns() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let (guard, theirs) = ours_between(world, "name", session.rwlock("name").write()).await?;
+        let key = guard.key().to_owned();
+        guard.unlock().await?;
+        held_after(theirs, &[key]).await
+    })
+    .await
+}
+
+/// However often it has locked, theirs waits for the last of its guards.
+#[tokio::test]
+async fn etcdctl_lock_and_an_owner_that_locks_again_take_turns() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        let owner = session.mutex("name").reentrant();
+        let (guard, theirs) = ours_between(world, "name", owner.lock()).await?;
+        let again = soon("it holds already", owner.lock()).await?;
+        let key = again.key().to_owned();
+        guard.unlock().await?;
+        again.verify().await?;
+        let last = soon("it holds still", owner.lock()).await?;
+        again.unlock().await?;
+        assert_eq!(owner.queue().await?[0].key(), key);
+        last.unlock().await?;
+        held_after(theirs, &[key]).await
+    })
+    .await
+}
+
+/// Be it the first, one in the middle or the last that theirs has.
+#[tokio::test]
+async fn etcdctl_lock_and_locks_taken_together_take_turns() -> TestResult {
+    on_etcd(async |world: &World| {
+        let session = world.session().await?;
+        for name in ["a", "b", "c"] {
+            let (guards, theirs) = ours_between(world, name, session.lock_all(["c", "a", "b"])).await?;
+            guards.verify().await?;
+            let keys: Vec<_> = guards.guards().iter().map(|guard| guard.key().to_owned()).collect();
+            assert_eq!(keys.len(), 3);
+            guards.unlock().await?;
+            held_after(theirs, &keys).await?;
+        }
         Ok(())
     })
     .await
