@@ -9,8 +9,8 @@ mod common;
 use std::any::Any;
 use std::pin::Pin;
 
-use common::{ByHand, Drops, LIMIT, Progress, TestResult, World, equals, on_etcd, soon, until};
-use tenure::{Guard, Semaphore, Session, Ticket};
+use common::{ByHand, Drops, LIMIT, LONG, Progress, TestResult, World, equals, on_etcd, soon, until};
+use tenure::{Error, Guard, Loss, Semaphore, Session, Ticket};
 
 type Doing = Pin<Box<dyn Future<Output = Box<dyn Any>>>>;
 type Way = (&'static str, Kind, fn(Session) -> Doing);
@@ -276,6 +276,229 @@ async fn a_dropped_open_leaves_no_lease() -> TestResult {
                 drop(opening);
                 equals(&case, Vec::new(), async || world.leases().await).await;
                 if done {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+type Together = (&'static str, fn(Session) -> Doing);
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+const TOGETHER: [Together; 3] = [
+    ("try_lock_all", |session| doing(async move { session.try_lock_all(NAMES).await })),
+    ("try_lock_all_for", |session| doing(async move { session.try_lock_all_for(NAMES, LIMIT).await })),
+    ("lock_all", |session| doing(async move { session.lock_all(NAMES).await })),
+];
+
+/// How many stand in the queues of all three.
+async fn standing(world: &World) -> [usize; 3] {
+    [world.keys("a/").await.len(), world.keys("b/").await.len(), world.keys("c/").await.len()]
+}
+
+/// Where they are free: see `dropped_at_any_moment_it_leaves_nothing` in `multi`.
+#[tokio::test]
+async fn several_locks_dropped_while_one_is_waited_for_give_back_the_others() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for ((way, acquire), drops) in TOGETHER.into_iter().flat_map(|way| DROPS.map(|drops| (way, drops))) {
+                for polls in 0.. {
+                    let case = format!("{way} after {polls} polls, {drops:?}");
+                    assert!(polls < MANY, "{case}");
+                    let guard = holding.mutex("b").lock().await?;
+                    let mut future = ByHand::new(acquire(session.clone()));
+                    let progress = future.poll(polls, drops).await;
+                    let mut next = other.mutex("b").enqueue().await?;
+                    drop(future);
+                    equals(&case, [0, 2, 0], async || standing(world).await).await;
+                    guard.unlock().await?;
+                    soon(&case, next.granted()).await?.unlock().await?;
+                    equals(&case, [0, 0, 0], async || standing(world).await).await;
+                    if !matches!(progress, Progress::Polled) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn several_locks_dropped_when_the_one_is_free_give_back_all() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for ((way, acquire), drops) in TOGETHER[1..].iter().flat_map(|way| DROPS.map(|drops| (way, drops))) {
+                for polls in 0.. {
+                    let case = format!("{way} after {polls} polls since the release, {drops:?}");
+                    assert!(polls < MANY, "{case}");
+                    let guard = holding.mutex("b").lock().await?;
+                    let mut future = ByHand::new(acquire(session.clone()));
+                    assert!(matches!(future.poll_until_quiet().await, Progress::Quiet), "{case}");
+                    assert_eq!(standing(world).await, [1, 2, 0], "{case}");
+                    let mut next = other.mutex("b").enqueue().await?;
+                    guard.unlock().await?;
+                    let progress = future.poll(polls, drops).await;
+                    drop(future);
+                    let done = !matches!(progress, Progress::Polled);
+                    drop(progress);
+                    soon(&case, next.granted()).await?.unlock().await?;
+                    equals(&case, [0, 0, 0], async || standing(world).await).await;
+                    if done {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// For `lock` beside a clone's: see `a_clone_dropped_at_any_poll_leaves_the_other_its_place` in `reentrant`.
+#[tokio::test]
+async fn an_owner_s_dropped_try_leaves_its_clone_the_place() -> TestResult {
+    on_etcd(async |world: &World| {
+        for [holding, session, other] in sessions(world).await? {
+            for (limited, drops) in [false, true].into_iter().flat_map(|limited| DROPS.map(|drops| (limited, drops))) {
+                let owner = session.mutex("name").reentrant();
+                let attempt = async || match limited {
+                    true => owner.try_lock_for(LIMIT).await,
+                    false => owner.try_lock().await,
+                };
+                // While another holds, and since it has let go.
+                for (released, polls) in (0..MANY).flat_map(|polls| [(false, polls), (true, polls)]) {
+                    let case = format!("limited: {limited}, {polls} polls, {drops:?}, released: {released}");
+                    let guard = holding.mutex("name").lock().await?;
+                    let mut waiting = ByHand::new(owner.lock());
+                    assert!(matches!(waiting.poll_until_quiet().await, Progress::Quiet), "{case}");
+                    let mut next = other.mutex("name").enqueue().await?;
+                    let mut trying = ByHand::new(attempt());
+                    let mut progress = trying.poll(polls, drops).await;
+                    if released {
+                        guard.unlock().await?;
+                        if matches!(progress, Progress::Polled | Progress::Quiet) {
+                            progress = trying.poll(polls, drops).await;
+                        }
+                        drop((trying, progress));
+                    } else {
+                        drop((trying, progress));
+                        assert_eq!(next.position().await?, 2, "{case}");
+                        guard.unlock().await?;
+                    }
+                    let locked = waiting.end().await;
+                    locked?.unlock().await?;
+                    soon(&case, next.granted()).await?.unlock().await?;
+                    equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                    // More than any of these takes beside a clone that waits.
+                    if polls == 8 && released {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// For the leader's side: see `dropping_a_transfer_after_any_number_of_polls_leaves_nothing_behind` in `transfer`.
+#[tokio::test]
+async fn a_candidate_dropped_while_it_gives_way_is_not_waited_for() -> TestResult {
+    on_etcd(async |world: &World| {
+        let named = async |identity: &str| -> TestResult<Session> {
+            Ok(Session::builder(world.etcd.client().await?).ttl(LONG).identity(identity).open().await?)
+        };
+        let [leader, between, heir] = [named("leader").await?, named("between").await?, named("heir").await?];
+        for drops in DROPS {
+            for polls in 0.. {
+                let case = format!("{polls} polls since it was asked, {drops:?}");
+                assert!(polls < MANY, "{case}");
+                let term = leader.election("name").campaign("").await?;
+                let election = between.election("name");
+                let mut giving_way = ByHand::new(election.campaign(""));
+                assert!(matches!(giving_way.poll_until_quiet().await, Progress::Quiet), "{case}");
+                let mut next = heir.election("name").enqueue("").await?;
+                let next = tokio::spawn(async move { next.granted().await });
+                let transfer = tokio::spawn(async move { term.transfer_to("heir").await });
+                let progress = giving_way.poll(polls, drops).await;
+                drop(giving_way);
+                assert!(!matches!(progress, Progress::Ready(_)), "{case}");
+                soon(&case, transfer).await??;
+                soon(&case, next).await??.resign().await?;
+                equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                if matches!(progress, Progress::Quiet) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// For who asks: see `dropping_a_request_after_any_number_of_polls_leaves_none_or_one` in `revocation`.
+#[tokio::test]
+async fn a_dropped_wait_for_a_request_leaves_it_to_the_others() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, operator) = (world.session().await?, world.session().await?);
+        for drops in DROPS {
+            for polls in 0.. {
+                let case = format!("{polls} polls, {drops:?}");
+                assert!(polls < MANY, "{case}");
+                let guard = session.mutex("name").lock().await?;
+                let requested = guard.revocation_requested();
+                let mut waiting = ByHand::new(requested.clone());
+                // Half of the polls while nobody asks.
+                let quiet = waiting.poll(polls / 2, drops).await;
+                assert!(!matches!(quiet, Progress::Ready(_)), "{case}");
+                operator.mutex("name").request_revocation(case.as_str()).await?;
+                let progress = waiting.poll(polls - polls / 2, drops).await;
+                drop(waiting);
+                assert_eq!(soon(&case, requested).await.reason(), case);
+                guard.unlock().await?;
+                // But for those of the sessions.
+                equals(&case, 2.0, async || world.watches().await).await;
+                if matches!(progress, Progress::Ready(_)) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_dropped_force_release_ends_the_hold_or_leaves_it() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other, operator) = (world.session().await?, world.session().await?, world.session().await?);
+        for drops in DROPS {
+            for polls in 0.. {
+                let case = format!("{polls} polls, {drops:?}");
+                assert!(polls < MANY, "{case}");
+                let guard = session.mutex("name").lock().await?;
+                let mut next = other.mutex("name").enqueue().await?;
+                let (mutex, token) = (operator.mutex("name"), guard.token());
+                let mut ending = ByHand::new(mutex.force_release(token));
+                let progress = ending.poll(polls, drops).await;
+                drop(ending);
+                if let Progress::Ready(ended) = &progress {
+                    assert!(matches!(ended, Ok(true)), "{case}: {ended:?}");
+                    assert_eq!(soon(&case, guard.lost()).await, Loss::Deleted, "{case}");
+                }
+                match guard.unlock().await {
+                    Ok(()) | Err(Error::Lost(Loss::Deleted)) => {}
+                    Err(error) => panic!("{case}: {error}"),
+                }
+                soon(&case, next.granted()).await?.unlock().await?;
+                equals(&case, Vec::new(), async || world.keys("name/").await).await;
+                if matches!(progress, Progress::Ready(_)) {
                     break;
                 }
             }
