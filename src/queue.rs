@@ -66,6 +66,8 @@ struct Inner {
     key_gone: Option<Moment>,
     departure: Departure,
     resignation: Resignation,
+    /// In the queue, since that was last told.
+    stood: bool,
     /// Why the place cannot go on.
     failed: Option<Error>,
 }
@@ -106,6 +108,7 @@ impl Seat {
             key_gone: None,
             departure: Departure::Open,
             resignation: Resignation::None,
+            stood: false,
             failed: None,
         });
         let waiting = Waiting::new(rule.kind, name.as_str(), core.identity());
@@ -180,6 +183,7 @@ impl Seat {
         inner.check_lease();
         let held = inner.place.held().is_some();
         inner.place.handle(input);
+        inner.stood |= inner.place.created().is_some();
         if held && inner.place.end() == Some(End::KeyGone) {
             inner.key_gone = Some(Moment::now());
             self.core.doubt_lease();
@@ -236,7 +240,9 @@ impl Seat {
 
     fn take_place(self: &Arc<Self>, lease: Arc<Lease>) {
         let mut inner = self.lock();
-        if let Some(last) = inner.lease.replace(lease.clone()) {
+        // A place that could not be taken again, since the lease was gone too, is not lost a second time.
+        let stood = std::mem::take(&mut inner.stood);
+        if let Some(last) = inner.lease.replace(lease.clone()).filter(|_| stood) {
             self.waiting.again(self.name.as_str(), last.id, lease.id);
         }
         inner.departure = Departure::Open;

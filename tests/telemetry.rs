@@ -207,13 +207,18 @@ async fn metrics_count_what_happens() -> TestResult {
         assert!(has("tenure_losses_total{kind=\"mutex\",reason=\"deleted\"} 1"), "{}", page.render());
         let guard = ticket.granted().await?;
         let mut ticket = other.mutex("name").enqueue().await?;
-        world.client().lease_revoke(other.lease_id()).await?;
         let mut granted = std::pin::pin!(ticket.granted());
-        until("the place is taken again", async || {
-            assert!(timeout(std::time::Duration::from_millis(10), &mut granted).await.is_err(), "it is held");
-            has("tenure_reentries_total{kind=\"mutex\"} 1")
-        })
-        .await;
+        // Each time once, whether it hears first that its key is gone or that its lease is.
+        for losses in 1..=10 {
+            world.client().lease_revoke(other.lease_id()).await?;
+            until("the place is taken again", async || {
+                assert!(timeout(std::time::Duration::from_millis(10), &mut granted).await.is_err(), "it is held");
+                // It has heard that it stands: a place whose loss comes before that was never known to be one.
+                has(&format!("tenure_queue_length_count{{kind=\"mutex\"}} {}", 4 + losses))
+            })
+            .await;
+            assert!(has(&format!("tenure_reentries_total{{kind=\"mutex\"}} {losses}")), "{}", page.render());
+        }
         guard.unlock().await?;
         granted.await?.unlock().await?;
 
