@@ -9,7 +9,9 @@ mod check;
 mod history;
 
 use check::{RECOVERY, Rule, SCHEDULING, check};
-use history::{DIRECTOR, Event, Hold, How, Left, Nanos, Process, SECOND, Seen, Share, What, lease_of};
+use history::{
+    DIRECTOR, ETCDCTL, Event, Hold, How, Left, Nanos, Outcome, Process, SECOND, Seen, Share, What, lease_of,
+};
 
 const TTL: Nanos = 3 * SECOND;
 
@@ -164,6 +166,17 @@ fn two_guards_are_excused_once_an_operator_has_taken_the_key() {
     assert_eq!(broken(&[overlap, vec![too_late]]), [Rule::Exclusion]);
 }
 
+/// A session uses its keys again.
+#[test]
+fn a_key_that_was_taken_long_ago_excuses_nobody() {
+    let late = |times: [Nanos; 2]| times.map(|time| time + 20 * SECOND);
+    let overlap = [held(1, &late([10, 30]), 90 * SECOND), held(2, &late([20, 40]), 90 * SECOND)].concat();
+    let deleted = |time| vec![by_director(time, What::Deleting { key: key(1) })];
+    assert_eq!(broken(&[overlap.clone(), deleted(5)]), [Rule::Exclusion]);
+    assert_eq!(broken(&[overlap.clone(), deleted(5), deleted(20 * SECOND + 15)]), NOTHING);
+    assert_eq!(broken(&[overlap, deleted(15 * SECOND)]), NOTHING, "it may have hung");
+}
+
 /// A leader that was frozen revokes, on waking, what was renewed meanwhile (etcd #15247).
 #[test]
 fn two_guards_are_excused_once_etcd_has_given_the_lease_away() {
@@ -246,8 +259,8 @@ fn put(revision: i64, key: &str, value: &str) -> Event {
 }
 
 fn element(revision: i64, place: u64, token: i64) -> Vec<Event> {
-    let count = put(revision, "set/count", &(place + 1).to_string());
-    vec![count, put(revision, &format!("set/e/{place}"), &format!("{token} {revision}"))]
+    let count = put(revision, "set/n/count", &(place + 1).to_string());
+    vec![count, put(revision, &format!("set/n/e/{place}"), &format!("{token} {revision}"))]
 }
 
 #[test]
@@ -266,12 +279,63 @@ fn a_fenced_write_that_is_lost_is_found() {
     assert_eq!(broken(&[element(10, 1, 1)]), [Rule::Fenced], "the count is not that of the elements");
 }
 
+/// What is locked together is written together, each by the token of its own name.
+#[test]
+fn the_sets_of_two_names_are_told_apart() {
+    let other = |revision, place: u64, token: i64| {
+        let count = put(revision, "set/m/count", &(place + 1).to_string());
+        vec![count, put(revision, &format!("set/m/e/{place}"), &format!("{token} {revision}"))]
+    };
+    assert_eq!(broken(&[element(10, 0, 5), other(10, 0, 2), element(11, 1, 6), other(12, 1, 3)]), NOTHING);
+    assert_eq!(broken(&[element(10, 0, 5), other(10, 0, 2), element(11, 1, 6), other(12, 1, 1)]), [Rule::Fenced]);
+    let hold = Hold { name: "m".into(), token: 5 };
+    let acknowledged = vec![at(20, 1, What::Fenced { hold, place: 0, element: 10 })];
+    assert_eq!(broken(&[element(10, 0, 5), acknowledged]), [Rule::Fenced], "written to another name");
+}
+
+/// One that is granted for several names at once overlaps in none of them.
+#[test]
+fn locks_taken_together_that_overlap_in_one_name_are_found() {
+    let one = |name: &str, token, times: &[Nanos]| {
+        let mut events = held(token, times, 90);
+        for event in &mut events {
+            if let What::Granted { hold, .. } | What::Valid { hold, .. } = &mut event.what {
+                hold.name = name.into();
+            }
+        }
+        events
+    };
+    assert_eq!(broken(&[one("a", 1, &[10, 20]), one("b", 1, &[10, 20]), one("b", 2, &[21, 30])]), NOTHING);
+    assert_eq!(broken(&[one("a", 1, &[10, 20]), one("b", 1, &[10, 20]), one("b", 2, &[15])]), [Rule::Exclusion]);
+}
+
+/// The command of `etcdctl lock` is a hold as long as its key stands.
+#[test]
+fn a_command_of_etcdctl_beside_a_guard_is_found() {
+    let command = |begun, ended| {
+        let (hold, key) = (hold(5), "chaos/n/5".to_owned());
+        let granted = What::Granted { ask: 0, hold: hold.clone(), key, share: Share::ALONE };
+        let valid = |time| at(time, ETCDCTL, What::Valid { hold: hold.clone(), deadline: ended });
+        let finished = at(90 * SECOND, ETCDCTL, What::Finished);
+        vec![at(begun, ETCDCTL, granted), valid(begun), valid(ended), finished]
+    };
+    assert_eq!(broken(&[held(1, &[10, 20], 90), command(21, 30)]), NOTHING);
+    assert_eq!(broken(&[held(1, &[10, 20], 90), command(15, 30)]), [Rule::Exclusion]);
+    assert_eq!(broken(&[command(15, 30), held(1, &[31, 40], 90)]), [Rule::Exclusion], "it was before it in the queue");
+    let last = |what| vec![by_director(20, What::Healed), at(30, ETCDCTL, what)];
+    let asked = What::Asked { ask: 9, name: "n".into(), how: How::Lock };
+    let waits = |granted: &[Event]| broken(&[last(asked.clone()), granted.to_vec()]);
+    assert_eq!(waits(&[]), [Rule::Ending]);
+    let granted = What::Granted { ask: 9, hold: hold(5), key: key(5), share: Share::ALONE };
+    assert_eq!(waits(&[at(40, ETCDCTL, granted), at(50, ETCDCTL, What::Finished)]), NOTHING);
+}
+
 const CANDIDATE: &str = "chaos/leader/1-1";
 const RIVAL: &str = "chaos/leader/2-1";
 
 fn saw(time: Nanos, leader: Option<(i64, &str)>) -> Event {
     let seen = |(token, key): (i64, &str)| Seen { token, key: key.into(), value: key.into() };
-    at(time, 1, What::Saw { leader: leader.map(seen) })
+    at(time, 1, What::Saw { election: "leader".into(), leader: leader.map(seen) })
 }
 
 /// The candidate leads from 10, and at 20 its rival, which stood at 15, does.
@@ -306,6 +370,70 @@ fn an_observer_that_falls_asleep_is_found() {
     let healed = vec![by_director(30, What::Healed), at(40 + RECOVERY, 1, What::Finished)];
     assert_eq!(broken(&[reigns(), healed.clone(), vec![saw(11, Some((10, CANDIDATE)))]]), [Rule::Observers]);
     assert_eq!(broken(&[reigns(), healed, vec![saw(31, Some((15, RIVAL))), saw(11, None)]]), NOTHING);
+}
+
+/// The term of the one who leads in [`reigns`], whose rival is called by its key.
+fn term() -> Vec<Event> {
+    let hold = Hold { name: "leader".into(), token: 10 };
+    vec![at(11, 1, What::Granted { ask: 0, hold, key: CANDIDATE.into(), share: Share::ALONE })]
+}
+
+fn handed_over(to: &str, outcome: Outcome) -> Vec<Event> {
+    let hold = Hold { name: "leader".into(), token: 10 };
+    let told = What::HandedOver { hold: hold.clone(), to: to.into(), outcome: outcome.clone() };
+    let mut events = vec![at(25, 1, told)];
+    if outcome != Outcome::Done {
+        events.push(at(26, 1, What::Releasing { hold }));
+    }
+    events
+}
+
+#[test]
+fn a_hand_over_to_somebody_else_is_found() {
+    assert_eq!(broken(&[reigns(), term(), handed_over(RIVAL, Outcome::Done)]), NOTHING);
+    assert_eq!(broken(&[reigns(), term(), handed_over("chaos/leader/3-1", Outcome::Done)]), [Rule::Transfer]);
+    let between = vec![put(12, "chaos/leader/3-1", "between")];
+    assert_eq!(broken(&[reigns(), between, term(), handed_over(RIVAL, Outcome::Done)]), [Rule::Transfer]);
+    let gone = by_director(19, What::Deleted { revision: 19, key: RIVAL.into() });
+    assert_eq!(broken(&[reigns(), vec![gone], term(), handed_over(RIVAL, Outcome::Done)]), [Rule::Transfer]);
+    let still = reigns()[..2].to_vec();
+    assert_eq!(broken(&[still, term(), handed_over(RIVAL, Outcome::Done)]), [Rule::Transfer], "it leads still");
+}
+
+/// An error leaves the term as it is.
+#[test]
+fn a_hand_over_that_fails_and_ends_the_term_is_found() {
+    let refused = || handed_over(RIVAL, Outcome::Refused("CannotBeAsked".into()));
+    assert_eq!(broken(&[reigns(), term(), refused()]), [Rule::Transfer]);
+    let later = [put(10, CANDIDATE, CANDIDATE), by_director(30, What::Deleted { revision: 20, key: CANDIDATE.into() })];
+    assert_eq!(broken(&[later.to_vec(), term(), refused()]), NOTHING, "it was let go");
+    let deleting = by_director(18, What::Deleting { key: CANDIDATE.into() });
+    assert_eq!(broken(&[reigns(), term(), refused(), vec![deleting]]), NOTHING);
+    let expired = by_director(20, What::Deleted { revision: 20, key: "chaos/~session/1".into() });
+    assert_eq!(broken(&[reigns(), term(), refused(), vec![expired]]), NOTHING);
+    // The key is used again: what becomes of it then is another term's.
+    let before = by_director(5, What::Deleted { revision: 5, key: CANDIDATE.into() });
+    assert_eq!(broken(&[vec![before], later.to_vec(), term(), refused()]), NOTHING);
+    assert_eq!(broken(&[reigns(), term(), handed_over(RIVAL, Outcome::Lost)]), NOTHING);
+}
+
+#[test]
+fn a_request_that_nobody_made_is_found() {
+    let heard = || vec![at(20, 1, What::Heard { hold: hold(1) })];
+    let request = |name: &str, tokens: &str| {
+        vec![put(15, &format!("chaos/~session/revoke/{name}/2-1"), &format!("{{\"tokens\":{tokens}}}"))]
+    };
+    assert_eq!(broken(&[request("n", "[3,1]"), heard()]), NOTHING);
+    assert_eq!(broken(&[request("n", "[3]"), heard()]), [Rule::Requests], "made to another");
+    assert_eq!(broken(&[request("n/n", "[1]"), heard()]), [Rule::Requests], "by another name");
+    assert_eq!(broken(&[heard()]), [Rule::Requests]);
+}
+
+#[test]
+fn a_request_that_stays_is_found() {
+    let left = |keys: &[String]| vec![at(20, 1, What::Requests { keys: keys.into() })];
+    assert_eq!(broken(&[left(&[])]), NOTHING);
+    assert_eq!(broken(&[left(&["chaos/~session/revoke/n/1-1".into()])]), [Rule::Requests]);
 }
 
 fn asked(time: Nanos, how: How) -> Event {

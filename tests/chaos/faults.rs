@@ -61,8 +61,9 @@ const ALL: [Fault; 20] = [
     Fault::DeleteWaitingKey,
 ];
 
-/// The names of the workers' locks and of their election.
-const NAMES: [&str; 7] = ["jobs", "queue", "pages", "permits", "file", "fenced", "leader"];
+/// The names of the workers' locks and of their elections.
+const NAMES: [&str; 11] =
+    ["jobs", "queue", "pages", "permits", "file", "fenced", "leader", "office", "desk", "shelf-0", "shelf-1"];
 
 /// Causes faults. One process suffers one at a time.
 pub(crate) struct Injector {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::history::{Event, Left, Nanos, SECOND, What};
+use crate::history::{ETCDCTL, Event, Left, Nanos, Outcome, SECOND, What};
 
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
@@ -14,6 +14,10 @@ pub(crate) struct Figures {
     fenced: u32,
     unfenced: u32,
     observations: u32,
+    handed_over: u32,
+    refused: u32,
+    heard: u32,
+    by_etcdctl: u32,
     /// The longest time without any grant.
     without_grant: Nanos,
     /// The same, while the store took writes.
@@ -32,6 +36,7 @@ impl Figures {
                 What::Granted { hold, .. } => {
                     grants.push(event.at);
                     *figures.grants.entry(hold.name.clone()).or_default() += 1;
+                    figures.by_etcdctl += u32::from(event.by == ETCDCTL);
                 }
                 What::Ended { why, .. } => *figures.ends.entry(why.clone()).or_default() += 1,
                 What::Left { why, .. } => {
@@ -42,6 +47,9 @@ impl Figures {
                     };
                     *figures.left.entry(why).or_default() += 1;
                 }
+                What::HandedOver { outcome: Outcome::Done, .. } => figures.handed_over += 1,
+                What::HandedOver { .. } => figures.refused += 1,
+                What::Heard { .. } => figures.heard += 1,
                 What::Fenced { .. } => figures.fenced += 1,
                 What::Wrote { .. } => figures.unfenced += 1,
                 What::Answered => answers.push(event.at),
@@ -71,7 +79,7 @@ impl Figures {
     }
 
     fn losses(&self) -> impl Iterator<Item = (&String, &u32)> {
-        self.ends.iter().filter(|(why, _)| !matches!(why.as_str(), "Released" | "Dropped" | "Unwatched"))
+        self.ends.iter().filter(|(why, _)| !matches!(why.as_str(), "Released" | "Dropped" | "Unwatched" | "HandedOver"))
     }
 }
 
@@ -87,6 +95,12 @@ impl fmt::Display for Figures {
         writeln!(f, "losses: {}", list(&mut self.losses().map(|(why, count)| (why.clone(), *count))))?;
         writeln!(f, "not granted: {}", list(&mut self.left.iter().map(|(why, count)| ((*why).to_owned(), *count))))?;
         writeln!(f, "written: {} fenced, {} unfenced; observed: {}", self.fenced, self.unfenced, self.observations)?;
+        let (done, not) = (self.handed_over, self.refused);
+        writeln!(
+            f,
+            "handed over: {done}, and {not} not; asked, and heard: {}; by etcdctl: {}",
+            self.heard, self.by_etcdctl
+        )?;
         let seconds = |nanos: Nanos| nanos as f64 / SECOND as f64;
         let (grant, idle) = (seconds(self.without_grant), seconds(self.idle));
         write!(f, "longest time without a grant: {grant:.1} s, while the store took writes: {idle:.1} s; ")?;

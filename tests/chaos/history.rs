@@ -15,6 +15,9 @@ pub(crate) type Process = u32;
 
 pub(crate) const DIRECTOR: Process = 0;
 
+/// All that `etcdctl` does.
+pub(crate) const ETCDCTL: Process = Process::MAX;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Event {
     pub(crate) at: Nanos,
@@ -98,9 +101,24 @@ pub(crate) enum What {
         place: u64,
         element: u64,
     },
-    /// By this worker's observer.
+    /// The holder hears that somebody asks for the hold, and lets go.
+    Heard {
+        hold: Hold,
+    },
+    /// A term was to be handed over to who is called so.
+    HandedOver {
+        hold: Hold,
+        to: String,
+        outcome: Outcome,
+    },
+    /// By this worker's observer of an election.
     Saw {
+        election: String,
         leader: Option<Seen>,
+    },
+    /// Nobody holds any more whom this worker has asked to let go, and so many requests are left.
+    Requests {
+        keys: Vec<String>,
     },
     /// The worker has closed its session.
     Finished,
@@ -160,6 +178,16 @@ pub(crate) struct Seen {
     pub(crate) token: i64,
     pub(crate) key: String,
     pub(crate) value: String,
+}
+
+/// What became of a hand-over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    Done,
+    /// The term goes on: why.
+    Refused(String),
+    /// It had ended otherwise.
+    Lost,
 }
 
 /// How a worker asks.

@@ -8,7 +8,7 @@ use tenure::{Guard, Mutex, Result, RwLock, Semaphore, Session, Ticket};
 use crate::history::Share;
 
 /// How many permits the semaphore has.
-const PERMITS: u32 = 3;
+pub(crate) const PERMITS: u32 = 3;
 
 /// A lock of any kind, and how much of it is wanted.
 #[derive(Clone, Debug)]

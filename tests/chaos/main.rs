@@ -1,6 +1,7 @@
 //! Real faults on a real cluster: what must hold, holds for real processes too, whatever happens to them.
 //!
-//! Four worker processes lock, stand for election and observe on a cluster of three members, while members, workers
+//! Four worker processes lock, one name and several, stand for election, hand over, ask each other to let go and observe,
+//! with `etcdctl` among them, on a cluster of three members, while members, workers
 //! and the connections between all of them are killed, stopped, cut and slowed down. All that they do becomes one
 //! history, which is checked afterwards.
 //!
@@ -10,14 +11,19 @@
 //! `cargo test --test chaos -- --check FILE` checks a history again.
 
 mod check;
+mod etcdctl;
 mod faults;
 mod figures;
+mod held;
 mod history;
 mod locks;
+mod office;
 #[path = "../common/proxy.rs"]
 mod proxy;
+mod requests;
 mod stage;
 mod store;
+mod together;
 mod work;
 mod worker;
 
@@ -129,6 +135,10 @@ async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
     let over = CancellationToken::new();
     let injector = Arc::new(Injector::new(stage.clone(), store.clone()));
     let injecting = injector.run(fastrand::Rng::with_seed(seed), over.clone());
+    let commanding = tokio::spawn({
+        let (stage, over) = (stage.clone(), over.clone());
+        async move { etcdctl::commands(&stage, over).await }
+    });
     let (mut injecting, begun) = (std::pin::pin!(injecting), Instant::now());
     loop {
         tokio::select! {
@@ -146,6 +156,7 @@ async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
         }
     }
     heal(stage).await?;
+    commanding.await?;
     let deserter = stage.deserter();
     stage.finish();
     let limit = 2 * stage.ttl + Duration::from_nanos(RECOVERY);
@@ -155,7 +166,7 @@ async fn act(stage: &Arc<Stage>, seed: u64, length: Duration) -> Result {
         }
     };
     // Those that do not finish are found by the check.
-    let _ = timeout(limit + Duration::from_nanos(RECOVERY), ended).await;
+    tokio::join!(timeout(limit + Duration::from_nanos(RECOVERY), ended), etcdctl::last_turn(stage, limit)).0.ok();
     stage.note(store.remains(limit).await?);
     store.catch_up().await?;
     scribes.iter().for_each(|scribe| scribe.abort());

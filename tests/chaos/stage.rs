@@ -75,7 +75,11 @@ impl Stage {
     }
 
     pub(crate) fn note(&self, what: What) {
-        lock(&self.history).push(Event { at: now(), by: DIRECTOR, what });
+        self.add(Event { at: now(), by: DIRECTOR, what });
+    }
+
+    pub(crate) fn add(&self, event: Event) {
+        lock(&self.history).push(event);
     }
 
     /// What happened so far, in order of hearing.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tenure::etcd_client::{Client, EventType, GetOptions, SortOrder, SortTarget, WatchOptions};
 use tokio::time::{sleep, timeout};
 
+use crate::check::NAMESPACE;
 use crate::history::What;
 use crate::stage::{Result, Stage};
-use crate::worker::{ASK, NAMESPACE};
+use crate::worker::ASK;
 
 /// Follows all that is written.
 #[derive(Clone)]
@@ -29,10 +30,12 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Whether it is this worker's: a lock's value names its identity, and a candidate's begins with its number.
+    /// Whether it is this worker's: a lock's value names its identity, and a candidate's begins with its number, or is its identity.
     pub(crate) fn is_of(&self, process: u32) -> bool {
         let number = process.to_string();
-        self.value.contains(&format!("\"worker-{number}\"")) || self.value.split(' ').next() == Some(&number)
+        self.value.contains(&format!("\"worker-{number}\""))
+            || self.value.split(' ').next() == Some(&number)
+            || self.value == format!("worker-{number}")
     }
 }
 

@@ -6,20 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use tenure::etcd_client::{Txn, TxnOp};
+use tenure::etcd_client::{Txn, TxnOp, TxnResponse};
 use tenure::{Guard, Leadership, Observation};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
 use crate::check::RECOVERY;
+use crate::held::{Held, SAMPLE, Way, end, samples};
 use crate::history::{Hold, How, Left, Seen, Share, What, now};
 use crate::locks::Lock;
 use crate::worker::{ASK, Worker, deadline};
 
-/// How often a holder says that it is one.
-const SAMPLE: Duration = Duration::from_millis(20);
-
-fn millis(millis: u64) -> Duration {
+pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -50,7 +48,7 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
 }
 
 /// Asks for a hold, and says so.
-async fn ask(worker: &Worker, lock: &Lock, how: How) -> Option<Guard> {
+pub(crate) async fn ask(worker: &Worker, lock: &Lock, how: How) -> Option<Guard> {
     let ask = worker.next_ask();
     worker.log.say(What::Asked { ask, name: lock.name().to_owned(), how });
     let outcome = match how {
@@ -91,19 +89,14 @@ async fn ticket(lock: &Lock, drops: u32, limit: Duration) -> tenure::Result<Guar
     ticket.granted().await
 }
 
-/// Holds for so long, or until it hears that the hold is lost or that all is to finish.
+/// Holds for so long, or until it hears that the hold is lost, that somebody asks for it, or that all is to finish.
 async fn hold(worker: &Worker, guard: &Guard, length: Duration) {
-    let samples = async {
-        loop {
-            worker.say_validity(guard);
-            sleep(SAMPLE).await;
-        }
-    };
     tokio::select! {
         _ = guard.lost() => {}
+        _ = guard.revocation_requested() => worker.log.say(What::Heard { hold: Worker::hold(guard) }),
         () = sleep(length) => {}
         () = worker.finish.cancelled() => {}
-        () = samples => {}
+        () = samples(worker, guard) => {}
     }
 }
 
@@ -117,34 +110,6 @@ async fn work_long(worker: &Worker, guard: &Guard, length: Duration) {
         }
     };
     let _ = guard.run(working).await;
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Way {
-    Unlock,
-    Drop,
-}
-
-/// Says how the hold ended, or ends it.
-async fn end(worker: &Worker, guard: Guard, way: Way) {
-    let hold = Worker::hold(&guard);
-    if worker.say_validity(&guard).is_none() {
-        let why = format!("{:?}", guard.lost().await);
-        return worker.log.say(What::Ended { hold, why });
-    }
-    worker.log.say(What::Releasing { hold: hold.clone() });
-    let why = match way {
-        Way::Drop => {
-            drop(guard);
-            "Dropped".to_owned()
-        }
-        Way::Unlock => match guard.unlock().await {
-            Ok(()) => "Released".to_owned(),
-            Err(tenure::Error::Lost(loss)) => format!("{loss:?}"),
-            Err(error) => format!("{error:?}"),
-        },
-    };
-    worker.log.say(What::Ended { hold, why });
 }
 
 /// Says when work begins, and when it ends, however it does.
@@ -211,7 +176,7 @@ pub(crate) fn read(path: &Path) -> Vec<u64> {
     text.lines().map(|line| line.parse().expect("workers write numbers")).collect()
 }
 
-/// Writes into the set in etcd, fenced: reads how many there are, and puts the next.
+/// Writes into a set in etcd, fenced: reads how many there are, and puts the next.
 pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
     let mutex = Lock::mutex(&worker.session, "fenced");
     while !worker.finish.is_cancelled() {
@@ -222,7 +187,7 @@ pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
                 for _ in 0..times {
                     worker.say_validity(&guard);
                     // After an unknown outcome the count may still change: nothing more is built on it.
-                    if put(&worker, &guard, nap).await.is_none() {
+                    if put(&worker, &guard, nap, Guard::txn).await.is_none() {
                         break;
                     }
                 }
@@ -241,19 +206,27 @@ pub(crate) async fn fenced(worker: Arc<Worker>, mut rng: Rng) {
     }
 }
 
-async fn put(worker: &Worker, guard: &Guard, nap: Duration) -> Option<()> {
-    let mut kv = worker.kv.clone();
-    let found = timeout(ASK, kv.get("set/count", None)).await.ok()?.ok()?;
-    let count = found.kvs().first().and_then(|kv| kv.value_str().ok());
-    let place: u64 = count.map_or(0, |count| count.parse().expect("workers write numbers"));
+/// Puts the next into the set of each guard, in one transaction.
+pub(crate) async fn put<H: Held>(
+    worker: &Worker,
+    held: &H,
+    nap: Duration,
+    apply: impl AsyncFnOnce(&H, Txn) -> tenure::Result<TxnResponse>,
+) -> Option<()> {
+    let (mut puts, mut written) = (Vec::new(), Vec::new());
+    for guard in held.guards() {
+        let (mut kv, set) = (worker.kv.clone(), format!("set/{}", guard.name()));
+        let found = timeout(ASK, kv.get(format!("{set}/count"), None)).await.ok()?.ok()?;
+        let count = found.kvs().first().and_then(|kv| kv.value_str().ok());
+        let place: u64 = count.map_or(0, |count| count.parse().expect("workers write numbers"));
+        let (hold, element) = (Worker::hold(guard), worker.next_element());
+        puts.push(TxnOp::put(format!("{set}/count"), (place + 1).to_string(), None));
+        puts.push(TxnOp::put(format!("{set}/e/{place}"), format!("{} {element}", hold.token), None));
+        written.push(What::Fenced { hold, place, element });
+    }
     sleep(nap).await;
-    let (hold, element) = (Worker::hold(guard), worker.next_element());
-    let puts = [
-        TxnOp::put("set/count", (place + 1).to_string(), None),
-        TxnOp::put(format!("set/e/{place}"), format!("{} {element}", hold.token), None),
-    ];
-    guard.txn(Txn::new().and_then(puts)).await.ok()?;
-    worker.log.say(What::Fenced { hold, place, element });
+    apply(held, Txn::new().and_then(puts)).await.ok()?;
+    written.into_iter().for_each(|fenced| worker.log.say(fenced));
     Some(())
 }
 
@@ -297,8 +270,8 @@ async fn work_as_leader(worker: &Worker, term: Arc<Leadership>, mut rng: Rng) {
 }
 
 /// Watches who leads, and for a while longer than all others work.
-pub(crate) async fn observe(worker: Arc<Worker>) {
-    let election = worker.session.election("leader");
+pub(crate) async fn observe(worker: Arc<Worker>, name: &'static str) {
+    let election = worker.session.election(name);
     let mut seen = election.observe().await.expect("the name is one");
     let over = async {
         worker.finish.cancelled().await;
@@ -318,6 +291,6 @@ pub(crate) async fn observe(worker: Arc<Worker>) {
                 value: String::from_utf8_lossy(leader.value()).into_owned(),
             }),
         };
-        worker.log.say(What::Saw { leader });
+        worker.log.say(What::Saw { election: name.to_owned(), leader });
     }
 }

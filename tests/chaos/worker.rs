@@ -16,14 +16,13 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::check::NAMESPACE;
 use crate::history::{Event, Hold, Nanos, Process, What, now};
-use crate::work;
+use crate::together::SHELVES;
+use crate::{office, requests, together, work};
 
 /// The environment variable that makes a process a worker.
 pub(crate) const VARIABLE: &str = "TENURE_CHAOS_WORKER";
-
-/// The prefix of all names.
-pub(crate) const NAMESPACE: &str = "chaos/";
 
 /// How long a question of the worker's own to etcd may take.
 pub(crate) const ASK: Duration = Duration::from_secs(1);
@@ -134,13 +133,21 @@ async fn run(config: Config, finish: CancellationToken) {
     let worker = Arc::new(Worker { config, log, session, kv, finish, asks, elements });
     let mut seeds = fastrand::Rng::with_seed(worker.config.seed);
     let mut tasks = JoinSet::new();
-    for name in ["jobs", "jobs", "queue", "queue", "pages", "pages", "permits", "permits"] {
+    for name in ["jobs", "jobs", "queue", "queue", "pages", "pages", "permits", "permits", SHELVES[0]] {
         tasks.spawn(work::locks(worker.clone(), name, seeds.fork()));
     }
     tasks.spawn(work::file(worker.clone(), seeds.fork()));
     tasks.spawn(work::fenced(worker.clone(), seeds.fork()));
     tasks.spawn(work::lead(worker.clone(), seeds.fork()));
-    tasks.spawn(work::observe(worker.clone()));
+    for _ in 0..2 {
+        tasks.spawn(together::together(worker.clone(), seeds.fork()));
+        tasks.spawn(office::office(worker.clone(), seeds.fork()));
+    }
+    tasks.spawn(requests::desk(worker.clone(), seeds.fork()));
+    tasks.spawn(requests::requests(worker.clone(), seeds.fork()));
+    for election in ["leader", office::OFFICE] {
+        tasks.spawn(work::observe(worker.clone(), election));
+    }
     while let Some(done) = tasks.join_next().await {
         done.expect("no workload panics");
     }
@@ -152,7 +159,10 @@ async fn open(config: &Config) -> (Client, Session) {
     loop {
         let client = Client::connect(&config.endpoints, Some(tenure::connect_options())).await;
         let client = client.expect("the endpoints are well formed");
-        let builder = Session::builder(client.clone()).ttl(config.ttl).namespace(NAMESPACE);
+        let mut builder = Session::builder(client.clone()).ttl(config.ttl).namespace(NAMESPACE);
+        if config.process.is_multiple_of(3) {
+            builder = builder.isolated(&config.endpoints, tenure::connect_options());
+        }
         if let Ok(session) = builder.identity(format!("worker-{}", config.process)).open().await {
             return (client, session);
         }

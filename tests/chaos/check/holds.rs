@@ -23,7 +23,7 @@ fn exclusion(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
     let mut earlier: Vec<(Nanos, &Life)> = Vec::new();
     for life in lives {
         let Some((first, last)) = life.valid else { continue };
-        let taken = facts.taken(&life.key).unwrap_or(Nanos::MAX);
+        let taken = facts.taken(life).unwrap_or(Nanos::MAX);
         if first > taken {
             continue;
         }
@@ -113,7 +113,7 @@ fn work(facts: &Facts, lives: &[Life], found: &mut Vec<Violation>) {
             ));
         }
         // What comes after the deadline was reported above, unless its process was stopped.
-        earlier.push((ended.min(known).min(facts.taken(&life.key).unwrap_or(Nanos::MAX)), life));
+        earlier.push((ended.min(known).min(facts.taken(life).unwrap_or(Nanos::MAX)), life));
     }
 }
 

@@ -8,16 +8,24 @@ mod ending;
 mod given_away;
 mod holds;
 mod observers;
+mod requests;
 mod sets;
+mod transfers;
 
 use std::collections::HashMap;
 use std::fmt;
 
 use crate::history::{DIRECTOR, Event, Hold, How, Nanos, Process, SECOND, Share, What, lease_of};
 
+/// The prefix of all names.
+pub(crate) const NAMESPACE: &str = "chaos/";
+
 /// How late the machine may be in letting a process run that is due: it has few cores, and shares them with three
 /// members of etcd and whatever else is running.
 pub(crate) const SCHEDULING: Nanos = SECOND / 2;
+
+/// How long after it was sent a deletion may take place, where it waits for a member that is frozen.
+const LATE: Nanos = 10 * SECOND;
 
 /// What the cluster itself may need after the last fault, beyond two TTLs, and how long observers may lag behind: an election of its leader that is split
 /// takes up to 4 s, the leases' new TTL includes an election timeout of 1 s, and whoever failed for long asks again
@@ -43,6 +51,10 @@ pub(crate) enum Rule {
     Unfenced,
     /// Fenced writes are in order of tokens, and none is lost.
     Fenced,
+    /// After a hand-over the named one leads next; one that fails leaves the term as it is.
+    Transfer,
+    /// A request is heard by those whom it names, and goes with them.
+    Requests,
     /// Observers see the leaders that there were, in order.
     Observers,
     /// Who waits without a limit is never turned away.
@@ -68,6 +80,8 @@ pub(crate) fn check(events: &[Event], ttl: Nanos) -> Vec<Violation> {
     holds::check(&facts, &mut found);
     sets::check(&facts, &mut found);
     observers::check(&facts, &mut found);
+    transfers::check(&facts, &mut found);
+    requests::check(&facts, &mut found);
     ending::check(&facts, &mut found);
     found
 }
@@ -94,7 +108,7 @@ pub(crate) struct Facts {
     /// When processes were stopped, from and to.
     stops: HashMap<Process, Vec<(Nanos, Nanos)>>,
     pub(crate) killed: HashMap<Process, Nanos>,
-    deleting: HashMap<String, Nanos>,
+    deleting: HashMap<String, Vec<Nanos>>,
     revoking: HashMap<i64, Nanos>,
     given_away: HashMap<i64, Nanos>,
     pub(crate) healed: Option<Nanos>,
@@ -109,6 +123,7 @@ pub(crate) struct Life {
     pub(crate) process: Process,
     pub(crate) key: String,
     pub(crate) share: Share,
+    pub(crate) granted: Nanos,
     /// When the guard first said that it is valid, and when last.
     pub(crate) valid: Option<(Nanos, Nanos)>,
     /// The latest that was said.
@@ -178,7 +193,7 @@ impl Facts {
                 self.killed.insert(*process, event.at);
             }
             What::Deleting { key } => {
-                self.deleting.entry(key.clone()).or_insert(event.at);
+                self.deleting.entry(key.clone()).or_default().push(event.at);
             }
             What::Revoking { lease } => {
                 self.revoking.entry(*lease).or_insert(event.at);
@@ -190,10 +205,22 @@ impl Facts {
 
     /// When an operator took the key away, or etcd did so before its time. From then on until it hears of it, its
     /// holder cannot know.
-    pub(crate) fn taken(&self, key: &str) -> Option<Nanos> {
-        let of_lease = |leases: &HashMap<i64, Nanos>| lease_of(key).and_then(|lease| leases.get(&lease).copied());
-        let deleted = self.deleting.get(key).copied();
+    pub(crate) fn taken(&self, life: &Life) -> Option<Nanos> {
+        let of_lease = |leases: &HashMap<i64, Nanos>| lease_of(&life.key).and_then(|lease| leases.get(&lease).copied());
+        let mut deleted = self.deleting.get(&life.key).into_iter().flatten().copied();
+        // A session uses a key again.
+        let deleted = deleted.find(|deleting| deleting.saturating_add(LATE) >= life.granted);
         [deleted, of_lease(&self.revoking), of_lease(&self.given_away)].into_iter().flatten().min()
+    }
+
+    /// The key that goes with the lease of another, and with nothing else.
+    pub(crate) fn fence_of(key: &str) -> Option<String> {
+        lease_of(key).map(|lease| format!("{NAMESPACE}~session/{lease:x}"))
+    }
+
+    pub(crate) fn life(&self, hold: &Hold) -> Option<&Life> {
+        let lives = self.names.get(&hold.name)?;
+        lives.binary_search_by_key(&hold.token, |life| life.hold.token).ok().map(|found| &lives[found])
     }
 
     /// Whether an operator has revoked a lease.
@@ -235,6 +262,7 @@ fn note_life(lives: &mut HashMap<Hold, Life>, event: &Event) {
             process: event.by,
             key: key.clone(),
             share: *share,
+            granted: at,
             valid: None,
             deadline: 0,
             releasing: None,

@@ -2,31 +2,32 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Facts, RECOVERY, Rule, Violation};
+use super::{Facts, NAMESPACE, RECOVERY, Rule, Violation};
 use crate::history::{DIRECTOR, Nanos, Process, Seen, What};
 
-/// The election's keys in etcd.
-pub(crate) const ELECTION: &str = "chaos/leader/";
+/// When it was seen, and what.
+type Sight<'a> = (Nanos, &'a Option<Seen>);
 
 /// Who led from a revision on, and when that was seen.
-struct Reign {
+pub(super) struct Reign {
     at: Nanos,
-    leader: Option<Seen>,
+    pub(super) leader: Option<Seen>,
 }
 
 pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
-    let reigns = reigns(facts);
-    let mut observers: HashMap<Process, Vec<(Nanos, &Option<Seen>)>> = HashMap::new();
+    let mut observers: HashMap<(Process, &str), Vec<Sight<'_>>> = HashMap::new();
     for event in facts.workers() {
-        if let What::Saw { leader } = &event.what {
-            observers.entry(event.by).or_default().push((event.at, leader));
+        if let What::Saw { election, leader } = &event.what {
+            observers.entry((event.by, election)).or_default().push((event.at, leader));
         }
     }
     let finished: HashMap<Process, Nanos> =
         facts.workers().filter(|event| event.what == What::Finished).map(|event| (event.by, event.at)).collect();
-    for (process, seen) in observers {
+    let reigns: HashMap<&str, _> = observers.keys().map(|(_, election)| (*election, reigns(facts, election))).collect();
+    for ((process, election), seen) in observers {
+        let reigns = &reigns[election];
         let mut report = |text: String| {
-            let text = format!("the observer of process {process} {text}");
+            let text = format!("{election}: the observer of process {process} {text}");
             found.push(Violation { rule: Rule::Observers, text });
         };
         let mut next = 0;
@@ -51,7 +52,8 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
 }
 
 /// The leaders by revision, as the store has it: the oldest key leads.
-fn reigns(facts: &Facts) -> Vec<Reign> {
+pub(super) fn reigns(facts: &Facts, election: &str) -> Vec<Reign> {
+    let queue = format!("{NAMESPACE}{election}/");
     type Changes<'a> = Vec<(&'a str, Option<Seen>)>;
     let mut revisions: BTreeMap<i64, (Nanos, Changes<'_>)> = BTreeMap::new();
     for event in facts.events.iter().filter(|event| event.by == DIRECTOR) {
@@ -63,7 +65,7 @@ fn reigns(facts: &Facts) -> Vec<Reign> {
             What::Deleted { revision, key } => (revision, key, None),
             _ => continue,
         };
-        if key.starts_with(ELECTION) {
+        if key.starts_with(&queue) {
             revisions.entry(*revision).or_insert((event.at, Vec::new())).1.push((key, leader));
         }
     }

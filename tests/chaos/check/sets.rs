@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Facts, Rule, Violation};
 use crate::history::{DIRECTOR, Hold, Nanos, Process, What};
 
-/// The prefix of the set in etcd: `set/e/<place>` has `<token> <element>`, and `set/count` how many there are.
+/// The prefix of the sets in etcd, one for each name: `set/NAME/e/<place>` has `<token> <element>`, and
+/// `set/NAME/count` how many there are.
 pub(crate) const SET: &str = "set/";
 
 pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
@@ -13,10 +14,18 @@ pub(super) fn check(facts: &Facts, found: &mut Vec<Violation>) {
     unfenced(facts, found);
 }
 
+/// What was written by a name.
+#[derive(Default)]
+struct Set {
+    /// The token and the element.
+    places: BTreeMap<u64, (i64, u64)>,
+    count: u64,
+    newest: i64,
+}
+
 fn fenced(facts: &Facts, found: &mut Vec<Violation>) {
     let mut report = |text: String| found.push(Violation { rule: Rule::Fenced, text });
-    let mut places: BTreeMap<u64, (i64, u64)> = BTreeMap::new();
-    let (mut count, mut newest) = (0, 0);
+    let mut sets: BTreeMap<&str, Set> = BTreeMap::new();
     let mut puts: Vec<_> = facts.events.iter().filter(|event| event.by == DIRECTOR).collect();
     puts.sort_by_key(|event| match &event.what {
         What::Put { revision, .. } => *revision,
@@ -24,29 +33,33 @@ fn fenced(facts: &Facts, found: &mut Vec<Violation>) {
     });
     for event in puts {
         let What::Put { key, value, revision, .. } = &event.what else { continue };
-        let Some(key) = key.strip_prefix(SET) else { continue };
+        let Some((name, key)) = key.strip_prefix(SET).and_then(|key| key.split_once('/')) else { continue };
+        let set = sets.entry(name).or_default();
         if let Some(place) = key.strip_prefix("e/") {
             let place = place.parse().expect("workers write numbers");
             let (token, element) = value.split_once(' ').expect("workers write two numbers");
             let written = (token.parse().expect("a token"), element.parse().expect("an element"));
-            if written.0 < newest {
-                report(format!("at revision {revision} token {} wrote after token {newest}", written.0));
+            if written.0 < set.newest {
+                report(format!("{name}: at revision {revision} token {} wrote after token {}", written.0, set.newest));
             }
-            newest = newest.max(written.0);
-            if let Some(lost) = places.insert(place, written) {
-                report(format!("place {place} was written twice: by token {} and by token {}", lost.0, written.0));
+            set.newest = set.newest.max(written.0);
+            if let Some(lost) = set.places.insert(place, written) {
+                report(format!("{name}: place {place} was written by token {} and by token {}", lost.0, written.0));
             }
         } else {
-            count = value.parse().expect("workers write numbers");
+            set.count = value.parse().expect("workers write numbers");
         }
     }
-    if count != places.len() as u64 {
-        report(format!("{} elements, and the count is {count}", places.len()));
+    for (name, Set { places, count, .. }) in &sets {
+        if *count != places.len() as u64 {
+            report(format!("{name}: {} elements, and the count is {count}", places.len()));
+        }
     }
     for event in facts.workers() {
         let What::Fenced { hold, place, element } = &event.what else { continue };
-        if places.get(place) != Some(&(hold.token, *element)) {
-            report(format!("place {place}, acknowledged to token {}, has {:?}", hold.token, places.get(place)));
+        let written = sets.get(hold.name.as_str()).and_then(|set| set.places.get(place));
+        if written != Some(&(hold.token, *element)) {
+            report(format!("{}: place {place}, acknowledged to token {}, has {written:?}", hold.name, hold.token));
         }
     }
 }
@@ -111,8 +124,8 @@ fn unfenced(facts: &Facts, found: &mut Vec<Violation>) {
 /// The holder was stopped past its deadline, or an operator had taken its key. Scheduling delays are excused no
 /// longer than the work that is delayed: see [`Rule::Work`].
 fn is_excused(facts: &Facts, write: &Write<'_>) -> bool {
-    let Some(life) = life(facts, write.hold) else { return false };
-    let taken = facts.taken(&life.key).is_some_and(|taken| taken <= write.to);
+    let Some(life) = facts.life(write.hold) else { return false };
+    let taken = facts.taken(life).is_some_and(|taken| taken <= write.to);
     let deadline = life.deadline.max(life.work.map_or(0, |work| work.deadline));
     taken || (write.to > deadline && write.to <= facts.in_time(write.process, deadline))
 }
@@ -125,12 +138,7 @@ fn has_unseen_rival(facts: &Facts, write: &Write<'_>) -> bool {
         let Some(work) = life.work else { return false };
         let ended = work.ended.or(facts.killed.get(&life.process).copied()).unwrap_or(Nanos::MAX);
         let known = if work.ended.is_some() { work.deadline } else { life.deadline };
-        let late = ended > known || facts.taken(&life.key).is_some_and(|taken| taken < ended);
+        let late = ended > known || facts.taken(life).is_some_and(|taken| taken < ended);
         late && work.began < write.to && ended > write.from
     })
-}
-
-fn life<'a>(facts: &'a Facts, hold: &Hold) -> Option<&'a super::Life> {
-    let lives = facts.names.get(&hold.name)?;
-    lives.binary_search_by_key(&hold.token, |life| life.hold.token).ok().map(|found| &lives[found])
 }
