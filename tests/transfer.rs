@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::etcdctl::Etcdctl;
+use common::proxy::Mode;
 use common::{ByHand, Drops, LONG, Progress, TestResult, World, equals, on_etcd, soon};
 use tenure::etcd_client::{Client, GetOptions, SortOrder, SortTarget};
 use tenure::{Election, Error, FencingToken, Leadership, Loss, Observation, Session, Ticket};
@@ -146,6 +148,7 @@ async fn the_next_in_line_leads_and_nobody_is_asked() -> TestResult {
     .await
 }
 
+<<<<<<< ours
 /// The old leader need not have heard that it is gone.
 #[tokio::test]
 async fn no_two_terms_stand_at_any_moment() -> TestResult {
@@ -168,6 +171,33 @@ async fn no_two_terms_stand_at_any_moment() -> TestResult {
         }
         term.resign().await?;
         assert!(election.leader().await?.is_none());
+=======
+/// etcd lets the leader go, and the next one hears of it, before the answer is there.
+#[tokio::test]
+async fn a_leader_that_goes_leads_no_more_while_the_answer_is_on_its_way() -> TestResult {
+    on_etcd(async |world| {
+        let detour = world.detour()?;
+        let term = detour.session().await?.election("e").campaign("leader").await?;
+        let [b] = stand(world, "e", ["b"]).await?;
+        detour.link.set(Mode::Slow(Duration::from_millis(300)));
+        let (mut transfer, mut next) = (pin!(term.transfer_to("b")), pin!(b.leads()));
+        let next = tokio::select! {
+            biased;
+            next = &mut next => {
+                assert!(!term.is_valid() && term.deadline().has_passed(), "two lead");
+                soon("the transfer", transfer).await?;
+                next?
+            }
+            // The machine was slower still.
+            transferred = &mut transfer => {
+                transferred?;
+                next.await?
+            }
+        };
+        assert!(!term.is_valid() && next.is_valid());
+        detour.link.set(Mode::Pass);
+        next.resign().await?;
+>>>>>>> theirs
         Ok(())
     })
     .await
