@@ -34,7 +34,7 @@ use crate::session::watch::{Notice, Watcher};
 use crate::telemetry::Waiting;
 pub(crate) use departure::{Departure, Resignation};
 use driver::{Answer, Driver};
-pub(crate) use holders::holders;
+pub(crate) use holders::holding;
 use place::{Action, End, Input, Patience, Place, Revision};
 use rule::{Kind, Rule};
 use wire::{Fence, Sender};

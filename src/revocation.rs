@@ -18,7 +18,7 @@ use crate::error::{Error, Result, Verdict, verdict};
 use crate::etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp};
 use crate::mutex::Mutex;
 use crate::name::Key;
-use crate::queue::holders;
+use crate::queue::holding;
 use crate::retry;
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
@@ -190,7 +190,8 @@ impl Election {
 impl Queue {
     async fn holders(&self) -> Result<Vec<KeyValue>> {
         let queue = self.list().await?;
-        Ok(holders(&*self.name()?, &queue).into_iter().cloned().collect())
+        let waiters: Vec<_> = queue.iter().map(Waiter::from).collect();
+        Ok(holding(&waiters).into_iter().map(|(place, _)| queue[place].clone()).collect())
     }
 
     async fn request_revocation(&self, reason: String) -> Result<Vec<Waiter>> {
