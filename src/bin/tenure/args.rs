@@ -134,6 +134,16 @@ pub(crate) enum Request {
         /// The lock or the office.
         name: String,
     },
+    /// Watch names, holders and waiters as they change
+    ///
+    /// Reads what there is and watches it from then on; where etcd is away it says so, and goes on when it is back. It
+    /// writes nothing: a role that may read the prefix suffices. Who candidates are it knows from the sessions' own keys,
+    /// `~session/`; whoever may not read those sees the last part of a candidate's key. All that is written below the
+    /// prefix comes over the wire: give one, where other data lies beside the locks.
+    ///
+    /// With --json it prints a document a second, one a line, instead of a screen.
+    #[command(after_help = TOP_REFERENCE, after_long_help = TOP_REFERENCE)]
+    Top(Top),
     /// Ask holders to let go, or end a hold by force
     ///
     /// Records a request that holders hear of, and waits until those asked have let go; interrupted, it takes the request
@@ -175,11 +185,49 @@ Examples:
 
 `tenure --help` lists exit codes and the environment.";
 
+const TOP_REFERENCE: &str = "\
+Columns:
+  NAME     what is held or waited for
+  KIND     mutex, election, read, write, semaphore: of the first in the queue
+  HOLD     how many hold: several readers may, and as many as a semaphore has permits for
+  WAIT     how many wait
+  HELD BY  who holds, the first one first
+  AGE      since when the first holder has asked for it, by its own clock; elections and other
+           clients do not say
+  LEASE    what remains of the first holder's lease: so long others wait if it vanishes now.
+           Asked for every second at most, 20 leases a second; - if etcd does not tell
+  H-OFF/S  hand-offs a second: how often somebody new holds, over the last 5 seconds.
+           A name stays listed for so long after its last holder
+
+Keys:
+  s                 sort by activity (hand-offs, then waiters), by waiters, by name
+  /                 filter: only names that contain what is typed; Enter keeps it, Esc drops it
+  Enter, Right      open a name: its queue in order, with tokens, leases and values
+  Esc, Left         back; Esc in the list quits
+  arrows, j, k, PageUp, PageDown, Home, End
+  q, Ctrl-C         quit
+
+Examples:
+  tenure top jobs/
+  tenure top --json --count 10 | jq '.names[] | select(.waiting > 100) | .name'
+
+With NO_COLOR set it uses no colour.";
+
 const REVOKE_EXAMPLES: &str = "\
 Examples:
   tenure revoke jobs/reindex --reason 'the disk is full'
   tenure show jobs/reindex                        tells tokens
   tenure revoke jobs/reindex --force 1234";
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Only names that begin with this.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// With --json: end after so many documents, rather than with Ctrl-C.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Revoke {

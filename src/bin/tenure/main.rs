@@ -17,11 +17,13 @@ mod look;
 mod observe;
 mod output;
 mod queues;
+mod reader;
 mod revoke;
 mod run;
 mod shim;
 mod signals;
 mod terminal;
+mod top;
 mod watchdog;
 
 use std::env;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
                 Request::Observe { name } => observe::observe(&common, &name, output).await,
                 Request::Ls { prefix } => look::ls(&common, &prefix, output).await,
                 Request::Show { name } => look::show(&common, &name, output).await,
+                Request::Top(top) => top::top(&common, top, output).await,
                 Request::Revoke(revoke) => revoke::revoke(&common, revoke, output).await,
                 Request::Completions { shell } => completions(shell),
                 Request::Man { command } => man(command.as_deref()),
