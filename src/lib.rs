@@ -42,7 +42,7 @@
 //! | [`FencingToken`] | a number that is larger for every later holder |
 //! | [`Election`], [`Leadership`] | an office: [campaign](Election::campaign), or [run](Election::run) one for as long as a service lives; [hand it over](Leadership::transfer_to) |
 //! | [`Leader`], [`Observation`], [`Observations`] | who leads, now and from now on |
-//! | [`Waiter`], [`Kind`] | who stands in a queue, and for what |
+//! | [`Waiter`], [`Kind`] | who stands in a queue, and for what; [who of them holds](Waiter::holders) |
 //! | [`Error`] | what a caller can act on |
 //! | `tenure` | (feature `cli`) the command, for scripts and for looking: `tenure --help` |
 //! | `testing` | (feature `testing`) a real etcd in child processes, for tests and examples |

@@ -3,9 +3,10 @@
 
 mod common;
 
+use std::fs;
 use std::num::NonZeroU16;
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{LIMIT, LONG, TestResult, World, on_etcd, soon, until};
 use serde_json::{Value, json};
@@ -13,7 +14,8 @@ use tenure::etcd_client::{Client, Permission, PermissionType, PutOptions, Txn, T
 use tenure::{Guard, Session};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use vt100::{Color, Parser, Screen};
+use tokio::task::JoinSet;
+use vt100::{Cell, Color, Parser, Screen};
 
 const TENURE: &str = env!("CARGO_BIN_EXE_tenure");
 
@@ -29,7 +31,11 @@ fn program(program: &str, world: &World, args: &[&str]) -> Command {
 }
 
 async fn session(world: &World, identity: &str) -> TestResult<Session> {
-    Ok(Session::builder(world.etcd.client().await?).ttl(LONG).identity(identity).open().await?)
+    lasting(world, identity, LONG).await
+}
+
+async fn lasting(world: &World, identity: &str, ttl: Duration) -> TestResult<Session> {
+    Ok(Session::builder(world.etcd.client().await?).ttl(ttl).identity(identity).open().await?)
 }
 
 /// A terminal in which `tenure top` runs, with a shell before and after it.
@@ -252,7 +258,7 @@ async fn it_goes_on_when_etcd_is_back() -> TestResult {
         let mut top = Terminal::start(world, "jobs/", &[])?;
         top.shows("the holder", |top| top.row("jobs/a").contains(&"api-7".to_owned())).await?;
         world.etcd.kill(0)?;
-        top.shows("that etcd is away", |top| top.text().contains("trying again since")).await?;
+        top.shows("that etcd is away", |top| top.text().contains("trying again: etcd at")).await?;
         assert!(top.row("jobs/a").contains(&"api-7".to_owned()), "{}", top.text());
         world.etcd.restart(0).await?;
         top.shows("that it is back", |top| top.text().contains("q quit")).await?;
@@ -366,4 +372,110 @@ async fn without_a_terminal_it_prints_a_document_a_second() -> TestResult {
         Ok(())
     })
     .await
+}
+
+/// Not a test: `scripts/picture` runs it for the README.
+#[tokio::test]
+#[ignore = "writes docs/top.svg"]
+async fn a_picture_of_it() -> TestResult {
+    on_etcd(async |world: &World| {
+        let mut work = JoinSet::new();
+        let session = async |identity: &str| lasting(world, identity, Duration::from_secs(10)).await;
+        let mut rounds = Vec::new();
+        for n in 1..=3 {
+            let api = session(&format!("api-{n}")).await?;
+            rounds.push(("jobs/reindex", api.clone(), 400 + 10 * n));
+            rounds.push(("config", session(&format!("web-{n}")).await?, 3_000 + 300 * n));
+            work.spawn(async move {
+                let term = api.election("scheduler").campaign("10.0.0.7:8080").await;
+                std::future::pending::<()>().await;
+                drop(term);
+            });
+        }
+        for n in 1..=2 {
+            rounds.push(("jobs/mail", session(&format!("mail-{n}")).await?, 1_200 + 100 * n));
+        }
+        for n in 1..=5 {
+            rounds.push(("gpu", session(&format!("gpu-{n}")).await?, 2_000 + 100 * n));
+        }
+        for (name, session, pause) in rounds {
+            work.spawn(again(name, session, Duration::from_millis(pause)));
+        }
+        let mut top = Terminal::start(world, "", &[])?;
+        let tty = top.word_after("tty").await?;
+        top.parser.screen_mut().set_size(size(9), size(80));
+        assert!(Command::new("stty").args(["-F", &tty, "rows", "9"]).status().await?.success());
+        top.shows("all of it moves", |top| {
+            let word = |name, back: usize| top.row(name).into_iter().rev().nth(back).unwrap_or_default();
+            let names = ["gpu", "config", "jobs/mail", "jobs/reindex", "scheduler"];
+            let rate = |name| word(name, 0).parse::<f64>().unwrap_or(0.0);
+            names.iter().all(|name| word(name, 1).ends_with('s'))
+                && names[..3].iter().all(|name| rate(name) > 0.3)
+                && rate(names[3]) > 1.5
+        })
+        .await?;
+        fs::create_dir_all("docs")?;
+        fs::write("docs/top.svg", svg(top.parser.screen(), 9, 80))?;
+        top.types("q").await?;
+        top.is_restored(0).await?;
+        work.shutdown().await;
+        Ok(())
+    })
+    .await
+}
+
+/// Holds, for so long, again and again.
+async fn again(name: &'static str, session: Session, time: Duration) {
+    loop {
+        let guard = match name {
+            "gpu" => session.semaphore(name, 3).acquire().await,
+            "config" => session.rwlock(name).read().await,
+            _ => session.mutex(name).lock().await,
+        };
+        tokio::time::sleep(time).await;
+        drop(guard);
+    }
+}
+
+/// What a terminal shows, cell by cell.
+fn svg(screen: &Screen, rows: u16, columns: u16) -> String {
+    let (wide, high) = (8.4, 18.0);
+    let (width, height) = (f64::from(columns) * wide + 16.0, f64::from(rows) * high + 16.0);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"monospace\" font-size=\"14\">\n\
+         <rect width=\"{width}\" height=\"{height}\" rx=\"6\" fill=\"#1b1f24\"/>\n"
+    );
+    for row in 0..rows {
+        let cells: Vec<_> = (0..columns).filter_map(|column| screen.cell(row, column)).collect();
+        let mut column = 0;
+        for run in cells.chunk_by(|one, next| style(one) == style(next)) {
+            let text: String = run.iter().map(|cell| if cell.has_contents() { cell.contents() } else { " " }).collect();
+            let (x, y) = (8.0 + column as f64 * wide, 8.0 + f64::from(row) * high);
+            column += run.len();
+            let (green, bold, inverse, underline) = style(run[0]);
+            let colour = if green { "#7ee787" } else { "#d5dae0" };
+            let length = run.len() as f64 * wide;
+            if inverse {
+                svg += &format!(
+                    "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{high}\" fill=\"{colour}\"/>\n"
+                );
+            }
+            if text.trim().is_empty() {
+                continue;
+            }
+            let fill = if inverse { "#1b1f24" } else { colour };
+            let weight = if bold { " font-weight=\"bold\"" } else { "" };
+            let line = if underline { " text-decoration=\"underline\"" } else { "" };
+            let text = text.replace('&', "&amp;").replace('<', "&lt;");
+            svg += &format!(
+                "<text x=\"{x:.1}\" y=\"{:.1}\" textLength=\"{length:.1}\" fill=\"{fill}\"{weight}{line} xml:space=\"preserve\">{text}</text>\n",
+                y + 13.0
+            );
+        }
+    }
+    svg + "</svg>\n"
+}
+
+fn style(cell: &Cell) -> (bool, bool, bool, bool) {
+    (cell.fgcolor() != Color::Default, cell.bold(), cell.inverse(), cell.underline())
 }

@@ -161,8 +161,8 @@ impl Screen {
 
     fn foot(&self, frame: &mut Frame, area: Rect, view: &View, now: &Now) {
         let line = if let Some((why, since)) = now.away {
-            let since = brief(now.instant.duration_since(*since));
-            let line = Line::raw(format!("{why}; trying again since {since}"));
+            let time = brief(now.instant.duration_since(*since));
+            let line = Line::raw(format!("away for {time}, trying again: {why}"));
             let warning = Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED);
             line.style(if self.colour { warning.fg(Color::Red) } else { warning })
         } else if view.typing {
