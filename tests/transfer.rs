@@ -148,30 +148,6 @@ async fn the_next_in_line_leads_and_nobody_is_asked() -> TestResult {
     .await
 }
 
-<<<<<<< ours
-/// The old leader need not have heard that it is gone.
-#[tokio::test]
-async fn no_two_terms_stand_at_any_moment() -> TestResult {
-    on_etcd(async |world| {
-        let (election, mut term) = lead(world, PATIENT).await?;
-        for round in 0..50 {
-            let next = if round % 2 == 0 { "b" } else { "leader" };
-            let session =
-                if next == "b" { named(world, "b", PATIENT).await? } else { named(world, "leader", PATIENT).await? };
-            let (last, mut ticket) = (Arc::new(term), session.election("e").enqueue(next).await?);
-            let handed = last.clone();
-            let standing = tokio::spawn(async move {
-                let term = ticket.granted().await?;
-                Ok::<_, Error>((handed.is_valid(), term))
-            });
-            soon("the transfer", last.transfer_to(next)).await?;
-            let (both, now) = soon("it leads", standing).await??;
-            assert!(!both, "round {round}: two terms stood");
-            term = now;
-        }
-        term.resign().await?;
-        assert!(election.leader().await?.is_none());
-=======
 /// etcd lets the leader go, and the next one hears of it, before the answer is there.
 #[tokio::test]
 async fn a_leader_that_goes_leads_no_more_while_the_answer_is_on_its_way() -> TestResult {
@@ -197,7 +173,6 @@ async fn a_leader_that_goes_leads_no_more_while_the_answer_is_on_its_way() -> Te
         assert!(!term.is_valid() && next.is_valid());
         detour.link.set(Mode::Pass);
         next.resign().await?;
->>>>>>> theirs
         Ok(())
     })
     .await
