@@ -46,6 +46,8 @@ use crate::token::Waiter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example leader` is a replica of a service; start three.
 #[derive(Clone)]
 #[must_use = "a handle does nothing until it is used"]
 pub struct Election {
@@ -192,6 +194,8 @@ impl Election {
     ///
     /// Work that returns gives the office up and stands again at the back; a term shorter than the TTL is followed by
     /// a pause, jittered, that grows to 1 s.
+    ///
+    /// `cargo run --example failover` runs three replicas, and lets one crash and one stop.
     ///
     /// # Errors
     ///

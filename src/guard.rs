@@ -30,8 +30,8 @@ pub(crate) use shared::{Ending, LastHold};
 /// although etcd may not have been reached: [`is_valid`](Self::is_valid) is false from then on, and
 /// [`lost`](Self::lost) and [`run`](Self::run) fire.
 ///
-/// What a guard cannot promise is that its *process* is awake: one that was paused may go on for a moment before it
-/// notices. What must never be done by two goes through [`txn`](Self::txn), or carries the [`token`](Self::token).
+/// What a guard cannot promise is that its *process* is awake. What must never be done by two is written
+/// [fenced](crate::guide::fencing), by [`txn`](Self::txn) or [`token`](Self::token): `cargo run --example fencing`.
 ///
 /// Dropping a guard releases it in the background, wherever it is dropped; [`unlock`](Self::unlock) waits until etcd has
 /// confirmed. A runtime that shuts down first, or has, cannot release it: the key then keeps others waiting until the

@@ -65,90 +65,25 @@
 //!
 //! # Fencing
 //!
-//! What no lock on a lease can promise is that *its holder is awake*. A process that is paused, by a machine that
-//! swaps, by a debugger, or with its virtual machine, may look whether it holds, sleep past its deadline, and go on
-//! with the write for which it looked. By then the next one holds. The same is true of a request that was sent in time
-//! and arrives late, and of what the work has started elsewhere: dropping a future stops neither a thread nor a query.
-//!
-//! So whoever *stores* has to refuse what comes late:
+//! What no lock on a lease can promise is that *its holder is awake*: a process that is paused may sleep past its deadline,
+//! and go on with the write for which it looked. So whoever *stores* has to refuse what comes late.
 //!
 //! - What is written to the same etcd goes through [`Guard::txn`], which applies a transaction only if the hold stands
 //!   in that very moment, or carries the condition [`Guard::compare`] in a transaction of one's own.
 //! - What is written elsewhere carries the [`token`](Guard::token). A store that keeps the largest token it has seen
-//!   with the data, and refuses a smaller one, is safe: in SQL, `UPDATE .. SET .., token = $1 WHERE token <= $1`.
+//!   with the data, and refuses a smaller one, is safe.
 //! - What cannot be fenced, such as an e-mail, can happen twice.
 //!
-//! The same is true of a lease that etcd gives away before its time: a member that was etcd's leader, was frozen for
-//! longer than the TTL and wakes up may revoke leases that were renewed with its successor (etcd #15247; mitigated, not
-//! cured, in 3.4.31 and 3.5.13).
+//! # The guide
 //!
-//! Nor does it help against clocks whose *speeds* differ by more than the margin: then `is_valid` may be true for a
-//! moment too long. Fenced writes do not depend on any clock.
-//!
-//! # Choosing a TTL
-//!
-//! The TTL is how long a crash, or a cut connection, keeps others from a hold: after a crash the next one holds within
-//! the TTL, plus half a second, since etcd looks for expired leases that often; longer if etcd's own leader
-//! changes meanwhile, which gives every lease its full time again. Leaving in good order ([`Guard::unlock`],
-//! [`Session::close`], the shutdown of [`Election::run`]) takes milliseconds, whatever the TTL.
-//!
-//! The lease is renewed at half of its time. When two thirds have passed without an answer the session is in
-//! [jeopardy](Health::Jeopardy), and leaders are told to [end](Leadership::ending). The default of 10 s rides out an
-//! election of etcd's own leader; less than 5 s loses holds to short outages. etcd's minimum is 2 s, whole seconds.
-//!
-//! # Runtimes
-//!
-//! A session lives on the tokio runtime in which it was opened, of either flavour, with time and I/O enabled, and ends
-//! with it. Code that blocks all of its threads stops the renewals too: move it to
-//! [`spawn_blocking`](tokio::task::spawn_blocking), or [isolate](SessionBuilder::isolated) the session, whose lease is
-//! then renewed elsewhere. A `current_thread` runtime renews only while its `block_on` runs.
-//!
-//! Dropping a guard, a ticket or the last handle of a session releases *in the background*, so the runtime has to
-//! go on running for that. One that shuts down first leaves the hold to expire with its lease, and a `tracing` warning
-//! says so of every guard and ticket that is dropped. At the end of `main`, await [`Session::close`].
-//!
-//! # Watching it
-//!
-//! Every wish for a hold is a [`tracing`] span `wait`, until it is granted or given up, and every hold a span `hold`,
-//! until it is released or its guard is dropped. Both say `kind`, `name`, `identity`, `key` and `token`. A warning is
-//! something that an operator should know of: a lease that is in jeopardy or lost, a place in a queue that is taken
-//! again, a permission that is missing.
-//!
-//! With the feature `metrics` the crate counts through the [`metrics`](https://docs.rs/metrics) facade, for whichever
-//! exporter the service installs; example `metrics` shows Prometheus'. `kind` is `mutex`, `election`, `read`, `write` or
-//! `semaphore`.
-//!
-//! | metric | labels | what it counts |
-//! |---|---|---|
-//! | `tenure_wait_seconds` histogram | `kind` | from asking for a hold to its grant, of those that were granted |
-//! | `tenure_hold_seconds` histogram | `kind` | from the grant to the release, or to the end of the guard of a lost hold |
-//! | `tenure_queue_length` histogram | `kind` | keys that a place had to wait for when that was first known |
-//! | `tenure_losses_total` counter | `kind`, `reason` | guards of holds that ended without a release: `expired`, `revoked`, `deleted` or `closed` |
-//! | `tenure_reentries_total` counter | `kind` | places in a queue that were lost with their lease or their key, and taken again, at the back |
-//! | `tenure_renewal_seconds` histogram | | from sending a renewal to its reply |
-//! | `tenure_renewal_margin_seconds` histogram | | what was left of the time to the deadline when the reply came |
-//! | `tenure_renewal_failures_total` counter | | renewals that were not answered in time, or failed |
-//! | `tenure_watch_restarts_total` counter | | watch streams that broke and were opened again |
-//!
-//! # In etcd
-//!
-//! A name's queue is the set of keys directly under `NAME/`, in the order of their create revisions, as in Go's
-//! `client/v3/concurrency`. A Go service, `etcdctl lock`,
-//! `etcdctl elect` and a Rust service can stand in one queue.
-//!
-//! | key | value |
+//! | page | what it answers |
 //! |---|---|
-//! | `NAME/LEASE-N` | of a lock: JSON with `identity` and `kind`, a semaphore's `weight` and `capacity`, and `since`, the Unix time at which it was asked for; of an election: the proposal. `LEASE` is the lease's id and `N` the smallest number that the session has free, in lower-case hex |
-//! | `NAME/r-LEASE-N` | the same, of a reader |
-//! | `~session/LEASE` | JSON with `identity`: the session's own key, which voids requests that arrive late |
-//! | `~session/mark/NAME` | where more than 256 queue up: the create revision of the last key that held, in decimal |
-//! | `~session/revoke/NAME/LEASE-N` | a request to those who hold: JSON with `identity`, `reason`, and their `tokens` |
-//! | `~session/transfer/NAME/LEASE-N` | what a leader asks the candidates before its heir: JSON with `to`, the `asked` tokens, and the `stage` |
-//! | `~session/consent/NAME/LEASE-N` | a candidate's yes: JSON with its `token` and the create revision of the `request` |
-//!
-//! All of them are on the session's lease, and under its [namespace](SessionBuilder::namespace). Keys deeper under
-//! `NAME/` do not count, so that a lock `a` and a lock `a/b` never meet; Go's locks do count them. With etcd's
-//! authentication a session needs read and write access to `NAME/` and to `~session/`.
+//! | [`guide::leases`] | what else a lease cannot promise, jeopardy, losses, runtimes, and every way in which a hold ends |
+//! | [`guide::fencing`] | fencing with etcd, SQL and object stores |
+//! | [`guide::ttl`] | which TTL |
+//! | [`guide::migrating`] | from Go's `concurrency`, from etcd-client's `lock()` and `campaign()`, from a Redis lock |
+//! | [`guide::watching`] | spans, warnings and metrics |
+//! | [`guide::keys`] | what stands in etcd, and which permissions a session needs |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
@@ -170,6 +105,8 @@ mod telemetry;
 mod ticket;
 mod token;
 
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -191,4 +128,4 @@ pub use token::{FencingToken, Waiter};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+struct Pages;

@@ -38,6 +38,8 @@ use crate::session::Session;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example transfer` moves money between accounts, by many tasks at once.
 #[derive(Debug)]
 #[must_use = "guards that are dropped at once release their holds at once"]
 pub struct MultiGuard {

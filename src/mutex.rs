@@ -15,7 +15,7 @@ use crate::token::Waiter;
 /// and a thousand tasks on one handle, exclude each other. Whoever has to lock again what it holds makes itself an
 /// [owner](Self::reentrant). A lock is held through the session's lease: if this
 /// process stops renewing it, the cluster hands the lock on. Work that must not overlap needs more than a guard: see
-/// [fencing](crate#fencing).
+/// [fencing](crate::guide::fencing).
 ///
 /// A Go service that uses `concurrency.Mutex`, and `etcdctl lock`, may stand in the same queue, and so may readers and
 /// writers of a [`RwLock`](crate::RwLock) of the same name.
@@ -34,6 +34,8 @@ use crate::token::Waiter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example mutex` has five tasks that count together.
 #[derive(Clone, Debug)]
 #[must_use = "a handle does nothing until it is locked"]
 pub struct Mutex {
@@ -96,6 +98,7 @@ impl Mutex {
     /// alone: asking etcd is not counted, so that a lock that is free is got even with a limit of zero.
     ///
     /// `None` means that etcd answered "not free", and that the place in the queue is given up, in the background.
+    /// `cargo run --example try_lock_for` shows it beside the other two ways.
     ///
     /// # Errors
     ///

@@ -55,6 +55,8 @@ use crate::token::Waiter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example reentrant` has a function that locks call another one that locks.
 #[derive(Clone)]
 #[must_use = "a handle does nothing until it is locked"]
 pub struct ReentrantMutex {

@@ -83,7 +83,7 @@ impl Mutex {
     /// nothing was done: nobody holds with this token, be it that the hold has ended or that it is still a waiter's.
     ///
     /// Until it hears of that, and on etcd's word alone that is a moment, the holder may still believe in its hold
-    /// beside the next one: see [fencing](crate#fencing). `etcdctl lock` does not notice at all.
+    /// beside the next one: see [fencing](crate::guide::fencing). `etcdctl lock` does not notice at all.
     ///
     /// # Errors
     ///

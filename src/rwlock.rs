@@ -19,7 +19,7 @@ use crate::token::Waiter;
 /// already, and two that tried would wait for each other. Release it, and queue again.
 ///
 /// A hold is kept by the session's lease, as a [`Mutex`](crate::Mutex)'s is, and what is said there of
-/// [fencing](crate#fencing) is true of writers here. A reader can be late too: what it reads at the end of its hold
+/// [fencing](crate::guide::fencing) is true of writers here. A reader can be late too: what it reads at the end of its hold
 /// may be what the next writer has just written. What etcd itself stores is read consistently by
 /// [`Guard::txn`].
 ///
@@ -44,6 +44,8 @@ use crate::token::Waiter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example rwlock` has a configuration that is changed in two steps, and read all the while.
 #[derive(Clone, Debug)]
 #[must_use = "a handle does nothing until it is locked"]
 pub struct RwLock {

@@ -22,7 +22,7 @@ use crate::token::Waiter;
 /// the permits.
 ///
 /// Permits are held through the session's lease, as a [`Mutex`](crate::Mutex) is, and what is said there of
-/// [fencing](crate#fencing) is true here: for a moment more may be at work than there are permits. Several hold at
+/// [fencing](crate::guide::fencing) is true here: for a moment more may be at work than there are permits. Several hold at
 /// once, so a [token](Guard::token) tells later holders from earlier ones, and not the one from all others.
 ///
 /// It is made for tens of permits, not for thousands: whoever waits watches as many keys as there are permits, and
@@ -44,6 +44,8 @@ use crate::token::Waiter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example semaphore_workers` has ten workers at a machine with three places.
 #[derive(Clone, Debug)]
 #[must_use = "a handle does nothing until a permit is acquired"]
 pub struct Semaphore {

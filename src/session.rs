@@ -148,7 +148,8 @@ impl Session {
         }
     }
 
-    /// How sure the session is of its lease: a channel that always has the newest value.
+    /// How sure the session is of its lease: a channel that always has the newest value. `cargo run --example service` has
+    /// a readiness probe that follows it.
     #[must_use]
     pub fn health(&self) -> channel::Receiver<Health> {
         self.core().health.subscribe()

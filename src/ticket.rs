@@ -216,6 +216,8 @@ fn candidacy(attempt: &Attempt) -> Option<Box<Candidacy>> {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// `cargo run --example ticket` has another branch come first.
 #[must_use = "a ticket that is dropped gives its place up"]
 pub struct Ticket<G = Guard> {
     /// `None` once it is spent.
