@@ -14,6 +14,7 @@ mod handoff;
 mod kinds;
 mod probe;
 mod queue;
+mod sessions;
 mod share;
 mod uncontended;
 
@@ -43,6 +44,8 @@ enum Measurement {
     Handoff(handoff::Options),
     /// Waiters that queue up behind a holder, and are then let through.
     Queue(queue::Options),
+    /// Sessions that only renew, renewals as fast as they go, and leases that nobody renews.
+    Sessions(sessions::Options),
     /// Leaders that resign, that vanish, and who sees it.
     Election(election::Options),
     /// A part of the waiters, in a process of its own.
@@ -74,6 +77,7 @@ async fn main() -> ExitCode {
         Measurement::Kinds(options) => kinds::run(options).await,
         Measurement::Handoff(options) => handoff::run(options).await,
         Measurement::Queue(options) => queue::run(options).await,
+        Measurement::Sessions(options) => sessions::run(options).await,
         Measurement::Election(options) => election::run(options).await,
         Measurement::Share(options) => share::run(options).await,
         Measurement::Listen(options) => floor::listener::run(options).await,

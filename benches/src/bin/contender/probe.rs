@@ -70,6 +70,11 @@ impl Probe {
         self.counters.iter().filter(|(name, _)| counted(name)).map(|(_, count)| count).sum()
     }
 
+    /// Renewals that etcd has answered.
+    pub fn renewals(&self) -> f64 {
+        self.counters.get(&format!("{SENT}:LeaseKeepAlive")).copied().unwrap_or_default()
+    }
+
     /// What has changed since an earlier probe, and the same for each of `operations`.
     pub fn cost(&self, earlier: &Self, operations: usize) -> Value {
         let mut cost = Map::new();
