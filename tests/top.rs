@@ -43,6 +43,7 @@ struct Terminal {
     child: Child,
     keys: ChildStdin,
     output: ChildStdout,
+    unread: Vec<u8>,
     parser: Parser,
 }
 
@@ -61,7 +62,7 @@ impl Terminal {
         let mut child = command.envs(set.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let keys = child.stdin.take().expect("it is piped");
         let output = child.stdout.take().expect("it is piped");
-        Ok(Self { child, keys, output, parser: Parser::new(size(24), size(80), 0) })
+        Ok(Self { child, keys, output, unread: Vec::new(), parser: Parser::new(size(24), size(80), 0) })
     }
 
     async fn types(&mut self, keys: &str) -> TestResult {
@@ -78,16 +79,22 @@ impl Terminal {
         row.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Waits until it is to be seen.
+    /// Waits until it is to be seen, be it in one frame alone.
     async fn shows(&mut self, what: &str, is_there: impl Fn(&Self) -> bool) -> TestResult {
         let begun = Instant::now();
         let mut bytes = [0; 4_096];
         while !is_there(self) {
-            let read = tokio::time::timeout(LIMIT.saturating_sub(begun.elapsed()), self.output.read(&mut bytes)).await;
-            match read {
-                Ok(Ok(read)) if read > 0 => self.parser.process(&bytes[..read]),
-                end => panic!("waited in vain, {what}: {end:?}\n{}", self.text()),
+            if self.unread.is_empty() {
+                let left = LIMIT.saturating_sub(begun.elapsed());
+                match tokio::time::timeout(left, self.output.read(&mut bytes)).await {
+                    Ok(Ok(read)) if read > 0 => self.unread.extend(&bytes[..read]),
+                    end => panic!("waited in vain, {what}: {end:?}\n{}", self.text()),
+                }
             }
+            // A frame ends with `\x1b[?25l`, which hides the cursor.
+            let end = self.unread.iter().position(|byte| *byte == b'l').map_or(self.unread.len(), |end| end + 1);
+            let frame: Vec<u8> = self.unread.drain(..end).collect();
+            self.parser.process(&frame);
         }
         Ok(())
     }
@@ -98,7 +105,7 @@ impl Terminal {
     }
 
     /// It has ended with this code, and the terminal is as it was before.
-    async fn is_restored(mut self, code: i32) -> TestResult {
+    async fn ends_with(mut self, code: i32) -> TestResult {
         self.shows("it ends", |terminal| terminal.text().contains("as before")).await?;
         let screen = self.parser.screen();
         assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bold(), "{}", self.text());
@@ -133,20 +140,26 @@ async fn names_appear_and_hand_offs_are_seen_as_they_happen() -> TestResult {
             }
         };
         top.shows("who holds and who waits", held_by("api-7", "1")).await?;
-        top.shows("what remains of the lease", |top| top.row("jobs/a")[6].starts_with("1m")).await?;
+        top.shows("what remains of the lease", |top| {
+            top.row("jobs/a").get(6).is_some_and(|left| left.starts_with("1m"))
+        })
+        .await?;
         assert!(!top.text().contains("elsewhere"), "{}", top.text());
         assert!(colours(top.parser.screen()));
         guard.unlock().await?;
         let guard = soon("it is granted", ticket.granted()).await?;
         top.shows("the next one holds", held_by("api-8", "0")).await?;
-        top.shows("hand-offs", |top| top.row("jobs/a")[7].parse::<f64>().is_ok_and(|rate| rate > 0.0)).await?;
+        top.shows("hand-offs", |top| {
+            top.row("jobs/a").get(7).and_then(|rate| rate.parse().ok()).is_some_and(|rate: f64| rate > 0.0)
+        })
+        .await?;
         guard.unlock().await?;
         elsewhere.unlock().await?;
         top.shows("nobody holds", |top| top.row("jobs/a").get(2..5) == Some(&["0", "0", "-"].map(str::to_owned)))
             .await?;
         top.shows("after a while it is gone", |top| top.row("jobs/a").is_empty()).await?;
         top.types("q").await?;
-        top.is_restored(0).await
+        top.ends_with(0).await
     })
     .await
 }
@@ -184,7 +197,7 @@ async fn keys_sort_filter_and_open() -> TestResult {
         top.shows("back", |top| order(top) == Some(true)).await?;
         assert!(!colours(top.parser.screen()));
         top.types("\x1b").await?;
-        top.is_restored(0).await?;
+        top.ends_with(0).await?;
         drop((alpha, beta, waiting));
         Ok(())
     })
@@ -197,13 +210,13 @@ async fn the_terminal_is_given_back_however_it_ends() -> TestResult {
         let mut top = Terminal::start(world, "", &[])?;
         top.shows("it runs", |top| top.text().contains("0 names")).await?;
         top.types("\x03").await?;
-        top.is_restored(0).await?;
+        top.ends_with(0).await?;
         for (signal, code) in [("-TERM", 143), ("-HUP", 129)] {
             let mut top = Terminal::start(world, "", &[])?;
             let pid = top.word_after("pid").await?;
             top.shows("it runs", |top| top.text().contains("0 names")).await?;
             assert!(Command::new("kill").args([signal, &pid]).status().await?.success());
-            top.is_restored(code).await?;
+            top.ends_with(code).await?;
         }
         Ok(())
     })
@@ -244,7 +257,7 @@ async fn thousands_of_names_fit_any_terminal() -> TestResult {
         resize(5, 80).await?;
         top.shows("less of them", last("many/2999")).await?;
         top.types("q").await?;
-        top.is_restored(0).await?;
+        top.ends_with(0).await?;
         world.client().lease_revoke(lease).await?;
         Ok(())
     })
@@ -267,7 +280,7 @@ async fn it_goes_on_when_etcd_is_back() -> TestResult {
         top.shows("the next holder", |top| top.row("jobs/a").contains(&"api-8".to_owned())).await?;
         guard.unlock().await?;
         top.types("q").await?;
-        top.is_restored(0).await
+        top.ends_with(0).await
     })
     .await
 }
@@ -315,7 +328,7 @@ async fn a_role_that_may_read_suffices() -> TestResult {
         root.delete(guard.key(), None).await?;
         top.shows("the next holder", |top| top.row("jobs/a").contains(&"api-8".to_owned())).await?;
         top.types("q").await?;
-        top.is_restored(0).await?;
+        top.ends_with(0).await?;
         root.auth_disable().await?;
         drop((guard, term));
         soon("it is granted", ticket.granted()).await?.unlock().await?;
@@ -417,7 +430,7 @@ async fn a_picture_of_it() -> TestResult {
         fs::create_dir_all("docs")?;
         fs::write("docs/top.svg", svg(top.parser.screen(), 9, 80))?;
         top.types("q").await?;
-        top.is_restored(0).await?;
+        top.ends_with(0).await?;
         work.shutdown().await;
         Ok(())
     })
