@@ -64,12 +64,15 @@ pub(crate) struct Queue {
     pub(crate) name: String,
     places: Vec<Place>,
     holding: usize,
+    /// Counted, so that large directories of other keys cost nothing.
+    standing: usize,
 }
 
 impl Queue {
     pub(crate) fn new(name: String, mut places: Vec<Place>) -> Self {
         places.sort_unstable_by_key(|place| place.waiter.token());
-        let mut queue = Self { name, places, holding: 0 };
+        let standing = places.iter().filter(|place| place.stands).count();
+        let mut queue = Self { name, places, holding: 0, standing };
         queue.settle();
         queue
     }
@@ -87,7 +90,7 @@ impl Queue {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.places.len() - self.holding
+        if self.is_one() { self.places.len() - self.holding } else { 0 }
     }
 
     /// Of the first in it: all but readers and writers are of one kind.
@@ -97,39 +100,45 @@ impl Queue {
 
     /// Whether it is one: in a directory of other keys nobody stands.
     pub(crate) fn is_one(&self) -> bool {
-        self.places.iter().any(|place| place.stands)
+        self.standing > 0
     }
 
     /// Takes a key in that was written, until [`settle`](Self::settle) at the back.
     pub(crate) fn put(&mut self, mut place: Place) {
         let token = place.waiter.token();
-        match self.places.iter_mut().find(|known| known.waiter.key() == place.waiter.key()) {
-            Some(known) if known.waiter.token() == token => {
-                place.holds = known.holds;
-                *known = place;
+        if let Some(at) = self.places.iter().position(|known| known.waiter.key() == place.waiter.key()) {
+            if self.places[at].waiter.token() > token {
+                // Written before it was read.
+                return;
             }
-            // Written before it was read.
-            Some(known) if known.waiter.token() > token => {}
-            known => {
-                if let Some(known) = known.map(|known| known.waiter.token()) {
-                    self.places.retain(|place| place.waiter.token() != known);
-                }
-                let at = self.places.partition_point(|known| known.waiter.token() <= token);
-                self.places.insert(at, place);
-            }
+            let known = self.take(at);
+            place.holds = known.holds && known.waiter.token() == token;
         }
+        self.standing += usize::from(place.stands);
+        let at = self.places.partition_point(|known| known.waiter.token() <= token);
+        self.places.insert(at, place);
     }
 
     /// Takes out a key that was deleted at this revision.
     pub(crate) fn remove(&mut self, key: &str, revision: i64) {
         let gone = |place: &Place| place.waiter.key() == key && i64::from(place.waiter.token()) < revision;
         if let Some(at) = self.places.iter().position(gone) {
-            self.places.remove(at);
+            self.take(at);
         }
+    }
+
+    fn take(&mut self, at: usize) -> Place {
+        let place = self.places.remove(at);
+        self.standing -= usize::from(place.stands);
+        place
     }
 
     /// Tells who holds now; returns how many of them did not before, keys that are nobody's aside.
     pub(crate) fn settle(&mut self) -> usize {
+        if !self.is_one() {
+            self.holding = 0;
+            return 0;
+        }
         let mut holders = Waiter::holders(self.places.iter().map(|place| &place.waiter)).into_iter().peekable();
         let is_next = |place: &Place| holders.next_if(|holder| ptr::eq(*holder, &place.waiter)).is_some();
         let holds: Vec<bool> = self.places.iter().map(is_next).collect();

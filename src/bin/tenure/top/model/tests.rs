@@ -152,6 +152,11 @@ fn keys_that_are_nobodys_are_no_queue_and_yet_block_one() {
     assert!(names(&model).is_empty());
     model.apply(&[put("config/1-0", &says("one", "mutex"), 6)]);
     assert_eq!((names(&model), holders(&model, "config")), (vec!["config"], vec!["colour".to_owned()]));
+    model.apply(&[gone("config/colour", 7), put("config/colour", "red", 8)]);
+    assert_eq!((holders(&model, "config"), model.name("config").unwrap().queue.waiting()), (vec!["one".to_owned()], 1));
+    model.apply(&[gone("config/1-0", 9)]);
+    assert!(holders(&model, "config").is_empty());
+    assert_eq!(model.name("config").unwrap().queue.waiting(), 0);
 }
 
 #[test]
