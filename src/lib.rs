@@ -128,4 +128,8 @@ pub use token::{FencingToken, Waiter};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Pages;
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/scaling.md")]
+struct Scaling;

@@ -65,6 +65,7 @@ impl SessionBuilder {
     /// The time to live of the lease: how long a crash, or a cut connection, keeps others from a hold. Whole
     /// seconds, 10 s by default: long enough to ride out an election of etcd's own leader, which takes about 1 s
     /// and in bad cases several. Below the server's minimum (2 s at etcd's default election timeout) it is raised.
+    /// [The guide](crate::guide::ttl) has the arithmetic, `cargo run --example storm` what it means for a million sessions.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
