@@ -34,6 +34,7 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
             _ => How::GivenUp { millis: rng.u64(..200) },
         };
         if let Some(guard) = ask(&worker, &lock, how).await {
+            let guard = again(&worker, &lock, guard).await;
             let way = if rng.bool() { Way::Unlock } else { Way::Drop };
             match rng.u32(..20) {
                 // Until its deadline, should nobody renew it meanwhile.
@@ -45,6 +46,22 @@ pub(crate) async fn locks(worker: Arc<Worker>, name: &'static str, mut rng: Rng)
         }
         sleep(millis(rng.u64(..100))).await;
     }
+}
+
+/// An owner that holds locks again, and gives its first guard back: the hold is that of the other.
+async fn again(worker: &Worker, lock: &Lock, guard: Guard) -> Guard {
+    let Lock::Owner(_, owner) = lock else { return guard };
+    let ask = worker.next_ask();
+    let Ok(Some(other)) = owner.try_lock().await else { return guard };
+    if other.token() == guard.token() {
+        guard.unlock().await.ok();
+        return other;
+    }
+    // The first was lost meanwhile.
+    let (hold, key) = (Worker::hold(&other), other.key().to_owned());
+    worker.log.say(What::Granted { ask, hold, key, share: lock.share() });
+    end(worker, guard, Way::Drop).await;
+    other
 }
 
 /// Asks for a hold, and says so.
