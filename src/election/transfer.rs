@@ -43,6 +43,8 @@ impl Leadership {
     /// its work must not overlap with the next leader's has to be stopped before this call. Within a `run`, the work is
     /// dropped when the term ends, and the candidate stands again. One transfer of a term is under way at a time; another waits for it.
     ///
+    /// `cargo run --example rolling_restart` hands over to the freshest replica.
+    ///
     /// # Errors
     ///
     /// The term goes on, and nothing has changed, with [`Error::NotACandidate`] if nobody of that identity stands, and
@@ -52,8 +54,8 @@ impl Leadership {
     /// [`Error::NotACandidate`] too, and the office is given up all the same, to whoever stands next: then the term
     /// [is over](crate::Guard::is_valid).
     ///
-    /// [`Error::Lost`] if the term ended otherwise. An error if etcd gives no answer to what is asked before: the term
-    /// goes on.
+    /// [`Error::Lost`] if the term ended otherwise, and [`Error::Unknown`] if nobody can tell for whom it ended. An error
+    /// if etcd gives no answer to what is asked before: the term goes on.
     ///
     /// # Cancel safety
     ///
@@ -250,7 +252,9 @@ impl Leave {
                     return match found(&self.own, responses.first()) {
                         true => Gone::NoHeir,
                         // By an earlier request, unheard.
-                        false if unsure => Gone::Over,
+                        false if unsure && found(&self.heir, responses.get(1)) => Gone::Over,
+                        // Or before it, and the heir has gone since or has not: nobody can tell.
+                        false if unsure => Gone::Unheard(Error::Unknown),
                         false => Gone::Before,
                     };
                 }
