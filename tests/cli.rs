@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdout, Command};
 const TTL: &str = "--ttl=3s";
 
 fn program(program: &str, world: &World, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    let mut command = common::as_from_a_terminal(program);
     for (variable, _) in std::env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("ETCDCTL_"))
     {
         command.env_remove(variable);

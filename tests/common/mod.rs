@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tenure::etcd_client::{Client, GetOptions};
 use tenure::testing::{Error, Etcd};
 use tenure::{Guard, Session, Ticket};
+use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -302,6 +303,16 @@ impl<F: Future> ByHand<F> {
         // Longer than a reply takes. Should one take longer, the future is dropped earlier than it could be.
         tokio::time::timeout(Duration::from_millis(150), self.woken.0.notified()).await.is_ok()
     }
+}
+
+/// A program that ends by Ctrl-C, though whoever runs the tests has that ignored, as shells have it in the background.
+pub(crate) fn as_from_a_terminal(program: &str) -> Command {
+    if !cfg!(target_os = "linux") {
+        return Command::new(program);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,QUIT,TERM,HUP", program]);
+    command
 }
 
 /// Tells whether the work that owns it was dropped.
