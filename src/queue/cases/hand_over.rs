@@ -47,6 +47,14 @@ fn an_exclusive_holder_proves_that_all_older_are_gone() {
     assert_eq!(place.held(), Some(CREATED));
 }
 
+/// Whether or not it was heard that they are.
+#[test]
+fn an_exclusive_holder_proves_that_the_older_in_view_are_gone() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 4), neighbour("q/1-a", 5)]);
+    place.handle(handed("q/1-a", 5, true));
+    assert_eq!(place.held(), Some(CREATED));
+}
+
 /// Readers hold beside readers, and permits beside permits.
 #[test]
 fn a_shared_holder_proves_nothing_but_itself() {
