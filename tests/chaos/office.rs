@@ -41,9 +41,12 @@ async fn lead(worker: &Worker, election: &Election, term: Leadership, rng: &mut 
         () = worker.finish.cancelled() => {}
         () = samples(worker, &term) => {}
     }
-    if rng.u32(..4) > 0
-        && let Some(to) = heir(election, rng).await
-    {
+    let to = tokio::select! {
+        _ = term.lost() => None,
+        to = heir(election, rng) => to,
+        () = samples(worker, &term) => None,
+    };
+    if let Some(to) = to {
         // Mostly longer than it may take.
         let limit = millis(if rng.u32(..4) == 0 { rng.u64(..200) } else { 20_000 });
         let outcome = tokio::select! {
@@ -67,8 +70,11 @@ async fn lead(worker: &Worker, election: &Election, term: Leadership, rng: &mut 
     end(worker, term, if rng.bool() { Way::Unlock } else { Way::Drop }).await;
 }
 
-/// Any candidate, or once in a while nobody.
+/// Mostly any candidate, once in a while one that does not stand; or the office is to be given up.
 async fn heir(election: &Election, rng: &mut Rng) -> Option<String> {
+    if rng.u32(..4) == 0 {
+        return None;
+    }
     let candidates = timeout(ASK, election.candidates()).await.ok()?.ok()?;
     match rng.u32(..10) {
         0 => Some("nobody".to_owned()),
