@@ -123,9 +123,23 @@ fn a_late_look_does_not_bring_back_an_elder() {
     place.handle(deleted("q/3-a", 12));
     place.handle(looked(11, &[elder("q/3-a", 7), elder("q/2-a", 5)]));
     assert_eq!((place.held(), watched(&place)), (None, vec![OWN, "q/2-a"]));
-    assert!(is_look(&place), "that reply was older than what asked for it");
-    place.handle(looked(12, &[elder("q/2-a", 5)]));
-    assert!(place.held().is_none() && !is_look(&place));
+    assert_eq!(place.next(), Action::Wait, "that reply was older, and shows who else was there all the same");
+    cover(&mut place, 12);
+    assert!(is_look(&place), "the other may have gone before its watch stood");
+}
+
+/// The look that the deletion of the last but one asked for is on its way when the last one goes: nobody else stood then.
+#[test]
+fn a_look_on_its_way_shows_that_the_last_elder_was_the_last() {
+    let mut place = waiting_behind(Rule::MUTEX, &[elder("q/2-a", 5)]);
+    place.handle(Input::Looked { own: Some(CREATED), listing: cut(11, &[elder("q/4-a", 8), elder("q/3-a", 7)]) });
+    cover(&mut place, 11);
+    place.handle(deleted("q/3-a", 12));
+    assert!(is_look(&place));
+    place.handle(deleted("q/4-a", 13));
+    assert!(place.held().is_none(), "nobody has said that there were but two");
+    place.handle(looked(12, &[elder("q/4-a", 8)]));
+    assert_eq!(place.held(), Some(CREATED));
 }
 
 #[test]

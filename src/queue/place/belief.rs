@@ -128,8 +128,11 @@ impl Place {
         };
         let elder = standing.elders.remove(found);
         let own_is_covered = standing.covered.get(&self.key).is_some_and(|from| from <= standing.seen);
-        if !standing.complete || !own_is_covered || elder.lease == self.lease {
+        if !own_is_covered || elder.lease == self.lease {
             standing.due = standing.due.max(Some(at));
+        } else if !standing.complete {
+            // Whichever look shows who else stands, one that is on its way too: no elder will come any more.
+            standing.due.get_or_insert(standing.seen);
         }
         standing.gone.push((elder.key, elder.created));
         self.judge();

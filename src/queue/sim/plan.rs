@@ -60,6 +60,8 @@ const OPERATED: Faults = Faults { operators: 15, ..ROUGH };
 const ORDERED: Faults =
     Faults { wire: 20, breaks: 30, lags: false, cancels: 20, deadlines: 1, fences: 1, nested: 1, operators: 30 };
 const BREAKING: Faults = Faults { breaks: 80, operators: 80, ..NONE };
+/// A lease goes while a look is on its way.
+const REVOKED: Faults = Faults { breaks: 12, operators: 25, ..NONE };
 /// Every list changes under whoever read it.
 const NESTED: Faults = Faults { nested: 150, cancels: 20, ..NONE };
 const HEAVY: Faults = Faults { wire: 200, cancels: 50, fences: 80, operators: 40, ..ROUGH };
@@ -114,6 +116,8 @@ const CALM: Plan = Plan {
     ordered: false,
 };
 
+const ALONE: Plan = Plan { shared_by: 6, ordered: true, ..CALM };
+
 /// Every configuration that is run.
 pub(super) const PLANS: &[Plan] = &[
     CALM,
@@ -122,7 +126,15 @@ pub(super) const PLANS: &[Plan] = &[
     Plan { name: "mutex, one session", faults: ROUGH, shared_by: 6, ..CALM },
     Plan { name: "mutex, operators", faults: OPERATED, go_clients: 1, ..CALM },
     Plan { name: "mutex, operators, ordered", faults: ORDERED, ordered: true, ..CALM },
-    Plan { name: "mutex, one session, breaking, ordered", faults: BREAKING, shared_by: 6, ordered: true, ..CALM },
+    Plan { name: "mutex, one session, breaking, ordered", faults: BREAKING, ..ALONE },
+    Plan {
+        name: "mutex, one session, revoked",
+        tasks: &[MUTEX; 4],
+        rounds: 4,
+        faults: REVOKED,
+        deep: usize::MAX,
+        ..ALONE
+    },
     Plan { name: "mutex, breaking, ordered", faults: BREAKING, ordered: true, ..CALM },
     Plan { name: "mutex, heavy", tasks: &[MUTEX; 4], faults: HEAVY, ..CALM },
     Plan { name: "election, rough", tasks: ELECTIONS, faults: ROUGH, go_clients: 1, ..CALM },
