@@ -30,7 +30,7 @@ use crate::name::{Key, Name};
 use crate::session::Core;
 use crate::session::crowd::Crowd;
 use crate::session::lease::Lease;
-use crate::session::watch::{Notice, Watcher};
+use crate::session::watch::{Notice, Told, Watcher};
 use crate::telemetry::Waiting;
 pub(crate) use departure::{Departure, Resignation};
 use driver::{Answer, Driver};
@@ -181,6 +181,11 @@ impl Seat {
     fn handle(self: &Arc<Self>, input: Input) {
         let mut inner = self.lock();
         inner.check_lease();
+        self.account(&mut inner, input);
+        self.settle(inner);
+    }
+
+    fn account(self: &Arc<Self>, inner: &mut Inner, input: Input) {
         let held = inner.place.held().is_some();
         inner.place.handle(input);
         inner.stood |= inner.place.created().is_some();
@@ -192,7 +197,6 @@ impl Seat {
             let me: Weak<Self> = Arc::downgrade(self);
             self.core.hub.remind(me);
         }
-        self.settle(inner);
     }
 
     /// Brings the watches in line with the place, says that something changed, and sees to it that somebody does
@@ -201,20 +205,20 @@ impl Seat {
         let me: Arc<dyn Watcher> = self.clone();
         // A hold that did not wait has no watch until it comes of age.
         let waited = !inner.watched.is_empty();
-        let wanted: Vec<Key> = match inner.place.held() {
-            Some(_) if !waited => Vec::new(),
-            _ => inner.place.watching().cloned().collect(),
-        };
-        for key in std::mem::take(&mut inner.watched) {
-            if wanted.contains(&key) {
-                inner.watched.push(key);
-            } else {
-                self.core.hub.unwatch(&key, &me);
-            }
-        }
-        for key in wanted {
-            if !inner.watched.contains(&key) {
-                self.watch(&mut inner, key, None, &me);
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            let wanted: Vec<Key> = match inner.place.held() {
+                Some(_) if !waited => Vec::new(),
+                _ => inner.place.watching().cloned().collect(),
+            };
+            let watched = std::mem::take(&mut inner.watched).into_iter();
+            let (kept, others): (Vec<_>, Vec<_>) = watched.partition(|key| wanted.contains(key));
+            inner.watched = kept;
+            others.iter().for_each(|key| self.core.hub.unwatch(key, &me));
+            for key in wanted {
+                if !inner.watched.contains(&key) {
+                    changed |= self.watch(&mut inner, key, None);
+                }
             }
         }
         self.attend(&mut inner);
@@ -231,11 +235,16 @@ impl Seat {
         }
     }
 
-    fn watch(&self, inner: &mut Inner, key: Key, after: Option<Revision>, me: &Arc<dyn Watcher>) {
-        if let Some(from) = self.core.hub.watch(&key, after, me.clone()) {
-            inner.place.handle(Input::Covered { key: key.clone(), from });
+    /// Says whether that told of a deletion.
+    fn watch(self: &Arc<Self>, inner: &mut Inner, key: Key, after: Option<Revision>) -> bool {
+        let told = self.core.hub.watch(&key, after, self.clone());
+        inner.watched.push(key.clone());
+        let Some(Told { from, deleted }) = told else { return false };
+        self.account(inner, Input::Covered { key: key.clone(), from });
+        if let Some(at) = deleted {
+            self.account(inner, Input::Deleted { key, at });
         }
-        inner.watched.push(key);
+        deleted.is_some()
     }
 
     fn take_place(self: &Arc<Self>, lease: Arc<Lease>) {
@@ -328,8 +337,8 @@ impl Watcher for Seat {
             Notice::Aged => {
                 let mut inner = self.lock();
                 if let (Some(created), true) = (inner.place.held(), inner.watched.is_empty()) {
-                    let (key, me): (_, Arc<dyn Watcher>) = (inner.place.key().clone(), self.clone());
-                    self.watch(&mut inner, key, Some(created), &me);
+                    let key = inner.place.key().clone();
+                    self.watch(&mut inner, key, Some(created));
                     self.settle(inner);
                 }
             }

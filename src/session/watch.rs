@@ -4,9 +4,12 @@
 //!    100 ms. Whoever asked for it hears from which revision on it is covered, and looks at what came before.
 //! 2. A watch that breaks is said to be broken before anything else is said of it, and then made anew from now.
 //! 3. Those who watch one key share its watch, and it outlives them for a while: who comes again finds it standing,
-//!    covered from before, and has nothing to look for. Nobody is told anything under the lock.
+//!    covered from before, hears of the last deletion, and has nothing to look for. Nobody is told anything under the
+//!    lock.
 
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -102,10 +105,19 @@ struct Watch {
     after: Option<Revision>,
     /// etcd was asked for it.
     sent: bool,
-    /// The revision after which its deletions will be reported from here on, once it stands.
-    covered: Option<Revision>,
+    /// Once it stands.
+    told: Option<Told>,
     /// Nobody needs it.
     idle_since: Option<Instant>,
+}
+
+/// What a watch has told so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// All deletions after this revision.
+    pub(crate) from: Revision,
+    /// The last of them.
+    pub(crate) deleted: Option<Revision>,
 }
 
 enum Request {
@@ -114,8 +126,8 @@ enum Request {
     Probe(Key, i64),
 }
 
-/// A watch that is told of up to a revision, and whom to tell.
-struct Covered {
+/// Whom to tell of a key.
+struct Audience {
     key: Key,
     from: Revision,
     watchers: Vec<Arc<dyn Watcher>>,
@@ -128,9 +140,9 @@ enum Sending {
 }
 
 impl Hub {
-    /// Watches `key` for `watcher`, from now or from `after` on. The revision after which it is covered, if the
-    /// key is under watch already.
-    pub(crate) fn watch(&self, key: &Key, after: Option<Revision>, watcher: Arc<dyn Watcher>) -> Option<Revision> {
+    /// Watches `key` for `watcher`, from now or from `after` on. What was told before, if the key is under watch
+    /// already.
+    pub(crate) fn watch(&self, key: &Key, after: Option<Revision>, watcher: Arc<dyn Watcher>) -> Option<Told> {
         self.watch_all(key, Scope::Key, after, watcher)
     }
 
@@ -141,15 +153,15 @@ impl Hub {
         scope: Scope,
         after: Option<Revision>,
         watcher: Arc<dyn Watcher>,
-    ) -> Option<Revision> {
+    ) -> Option<Told> {
         let mut state = self.lock();
         if let Some(watch) = state.watches.get_mut(key) {
             watch.watchers.push(watcher);
             watch.idle_since = None;
-            return watch.covered;
+            return watch.told;
         }
         let id = state.fresh_id(key);
-        let watch = Watch { id, scope, watchers: vec![watcher], after, sent: false, covered: None, idle_since: None };
+        let watch = Watch { id, scope, watchers: vec![watcher], after, sent: false, told: None, idle_since: None };
         state.watches.insert(key.clone(), watch);
         state.requests.push_back(Request::Create(key.clone(), id));
         drop(state);
@@ -253,7 +265,7 @@ impl Hub {
         let mut told = Vec::new();
         for (key, watch) in watches {
             *last_id += 1;
-            (watch.id, watch.after, watch.sent, watch.covered) = (*last_id, None, false, None);
+            (watch.id, watch.after, watch.sent, watch.told) = (*last_id, None, false, None);
             ids.insert(watch.id, key.clone());
             requests.push_back(Request::Create(key.clone(), watch.id));
             told.extend(watch.watchers.iter().cloned());
@@ -262,14 +274,17 @@ impl Hub {
         told.into_iter().for_each(|watcher| watcher.tell(Notice::Broken));
     }
 
-    /// Notes that what happened to a watch up to `from` is told or will not be, and returns whom to tell.
-    fn cover(&self, id: i64, from: Revision) -> Option<Covered> {
+    /// Notes that a watch stands, and that it told of a deletion, if it did. Whom to tell.
+    fn tells(&self, id: i64, at: Revision, deletion: bool) -> Option<Audience> {
         let mut state = self.lock();
         let key = state.ids.get(&id)?.clone();
         let watch = state.watches.get_mut(&key)?;
-        let from = watch.after.take().unwrap_or(from).max(watch.covered.unwrap_or(0));
-        watch.covered = Some(from);
-        Some(Covered { key, from, watchers: watch.watchers.clone() })
+        let from = watch.after.take().unwrap_or(at);
+        let told = watch.told.get_or_insert(Told { from, deleted: None });
+        if deletion {
+            told.deleted = Some(at);
+        }
+        Some(Audience { key, from: told.from, watchers: watch.watchers.clone() })
     }
 }
 

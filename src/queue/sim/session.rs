@@ -29,13 +29,15 @@ pub(super) struct Watch {
     pub(super) stage: Stage,
     /// Deletions that etcd has sent and that have not arrived.
     pub(super) pending: VecDeque<Revision>,
+    /// The last deletion that has arrived.
+    pub(super) told: Option<Revision>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Asked for: from now, or from the revision after this one.
     Opening(Option<Revision>),
-    /// It stands, and everything up to this revision has arrived.
+    /// It stands, and tells of what is deleted after this revision.
     Open(Revision),
 }
 
@@ -82,13 +84,14 @@ impl Session {
         for watch in &mut self.watches {
             watch.stage = Stage::Opening(None);
             watch.pending.clear();
+            watch.told = None;
         }
     }
 }
 
 impl Watch {
     pub(super) fn new(key: Key, from: Option<Revision>) -> Self {
-        Self { key, stage: Stage::Opening(from), pending: VecDeque::new() }
+        Self { key, stage: Stage::Opening(from), pending: VecDeque::new(), told: None }
     }
 
     /// Etcd accepts it, at a member that lags by so many revisions. Says after which revision it reports.

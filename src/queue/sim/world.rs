@@ -278,7 +278,11 @@ impl World {
         client.joined.push(key.clone());
         let session = &mut self.sessions[client.session];
         match session.watch(&key).map(|watch| watch.stage) {
-            Some(Stage::Open(from)) => client.inbox.push_back(Input::Covered { key, from }),
+            Some(Stage::Open(from)) => {
+                let told = session.watch(&key).and_then(|watch| watch.told);
+                client.inbox.push_back(Input::Covered { key: key.clone(), from });
+                client.inbox.extend(told.map(|at| Input::Deleted { key, at }));
+            }
             Some(Stage::Opening(_)) => {}
             None => session.watches.push(Watch::new(key, from)),
         }
@@ -294,7 +298,7 @@ impl World {
     fn distribute(&mut self, session: usize, watch: usize) {
         let watch = &mut self.sessions[session].watches[watch];
         let at = watch.pending.pop_front().expect("an event");
-        watch.stage = Stage::Open(at);
+        watch.told = Some(at);
         let key = watch.key.clone();
         self.tell(session, &key, &Input::Deleted { key: key.clone(), at });
     }

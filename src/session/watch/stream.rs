@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Covered, Hub, Notice, Request, Scope, Sending, State};
+use super::{Audience, Hub, Notice, Request, Scope, Sending, State};
 use crate::error::{Verdict, is_stale_token, verdict};
 use crate::etcd_client::{
     EventType, WatchFilterType, WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream,
@@ -212,7 +212,7 @@ impl Stream {
             if response.canceled() {
                 return self.refused(core, id, response.cancel_reason());
             }
-            if let Some(Covered { key, from, watchers }) = core.hub.cover(id, revision) {
+            if let Some(Audience { key, from, watchers }) = core.hub.tells(id, revision, false) {
                 watchers.into_iter().for_each(|w| w.tell(Notice::Covered { key: key.clone(), from }));
             }
             return Ok(());
@@ -225,11 +225,9 @@ impl Stream {
         }
         for event in response.events() {
             let Some(at) = event.kv().map(|kv| kv.mod_revision()) else { continue };
-            if let Some(Covered { key, watchers, .. }) = core.hub.cover(response.watch_id(), at) {
-                let notice = match event.event_type() {
-                    EventType::Delete => Notice::Deleted { key, at },
-                    EventType::Put => Notice::Written,
-                };
+            let deletion = event.event_type() == EventType::Delete;
+            if let Some(Audience { key, watchers, .. }) = core.hub.tells(response.watch_id(), at, deletion) {
+                let notice = if deletion { Notice::Deleted { key, at } } else { Notice::Written };
                 watchers.into_iter().for_each(|w| w.tell(notice.clone()));
             }
         }
