@@ -20,6 +20,7 @@ pub(crate) mod wire;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -112,6 +113,7 @@ impl Seat {
             failed: None,
         });
         let waiting = Waiting::new(rule.kind, name.as_str(), core.identity());
+        crowd.seats.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { core, name, rule, crowd, value, waiting, inner, changed: Notify::new() })
     }
 
@@ -305,6 +307,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.crowd.seats.fetch_sub(1, Ordering::Relaxed);
         self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).give_number_back(&self.core);
     }
 }

@@ -88,7 +88,7 @@ async fn a_thousand_tasks_on_one_session_exclude_each_other() -> TestResult {
     .await
 }
 
-/// From 256 keys on, places look by other means: by their elders' keys, by a mark, and by lists that they share.
+/// Where the queue is deep, places look by other means: by their elders' keys, by a mark, and by lists that they share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deep_queue_is_passed_through_in_order() -> TestResult {
     on_etcd(async |world: &World| {

@@ -1,5 +1,6 @@
 //! Actions to transactions, replies to inputs, nothing else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -172,7 +173,9 @@ impl Sender {
         });
         let (more, deep) = (first > 0, keys.len() >= DEEP);
         let listing = Listing { revision: census.revision, elders: elders.collect(), more, nested: false, deep };
-        Reply { ahead: Some(before), ..Input::Looked { own, listing }.into() }
+        let stated = Value::parse(&census.oldest);
+        let mismatch = stated.and_then(|value| self.rule.mismatch(value.kind, value.capacity));
+        Reply { ahead: Some(before), mismatch, ..Input::Looked { own, listing }.into() }
     }
 
     /// The own key, the elders in view, and the mark, by their keys.
@@ -218,9 +221,10 @@ impl Sender {
         (from, options)
     }
 
-    /// Whether one list serves every place of the session: in a deep queue, for those who wait for everyone.
+    /// Whether one list serves several places of the session: in a deep queue, for those who wait for everyone.
     fn shares_lists(&self) -> bool {
-        self.rule.is_exclusive() && self.crowd.deep.load(Ordering::Relaxed)
+        let (deep, seats) = (&self.crowd.deep, &self.crowd.seats);
+        self.rule.is_exclusive() && deep.load(Ordering::Relaxed) && seats.load(Ordering::Relaxed) > 1
     }
 
     fn listing(&self, reply: &GetResponse) -> Listing {
@@ -265,8 +269,10 @@ impl Sender {
 
 /// What the key of a lock says of its owner.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Value {
-    pub(crate) identity: String,
+pub(crate) struct Value<'a> {
+    /// Borrowed, since every list has many.
+    #[serde(borrow)]
+    pub(crate) identity: Cow<'a, str>,
     pub(crate) kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) weight: Option<u32>,
@@ -277,15 +283,15 @@ pub(crate) struct Value {
     pub(crate) since: Option<u64>,
 }
 
-impl Value {
-    pub(crate) fn new(identity: &str, rule: Rule) -> Self {
+impl<'a> Value<'a> {
+    pub(crate) fn new(identity: &'a str, rule: Rule) -> Self {
         let shared = |number| (rule.kind == Kind::Semaphore).then_some(number);
         let (weight, capacity) = (shared(rule.weight), shared(rule.permits));
-        Self { identity: identity.to_owned(), kind: rule.kind, weight, capacity, since: None }
+        Self { identity: identity.into(), kind: rule.kind, weight, capacity, since: None }
     }
 
     /// `None` for another client's.
-    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(value: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 

@@ -10,9 +10,8 @@ use tokio_util::sync::DropGuard;
 use crate::etcd_client::{Error, GetOptions, KvClient};
 use crate::name::{Key, Name, Revision};
 
-/// From this many keys on a queue is deep: there a list of it, sorted by the server, is dearer than two more keys
-/// read or written.
-pub(crate) const DEEP: usize = 256;
+/// From this many keys on a queue is deep: there a list of it is dearer than two more keys read or written.
+pub(crate) const DEEP: usize = 48;
 
 /// How many keys a list asks for at a time: a reply may have 4 MiB.
 const PAGE: i64 = 10_000;
@@ -21,6 +20,8 @@ const PAGE: i64 = 10_000;
 pub(crate) struct Crowd {
     /// Somebody else was there when last seen, so that a try looks first.
     pub(crate) met: AtomicBool,
+    /// How many places of the session there are.
+    pub(crate) seats: AtomicUsize,
     /// The queue was deep when it was last listed.
     pub(crate) deep: AtomicBool,
     /// How often a list was asked for.
@@ -45,6 +46,8 @@ pub(crate) struct Census {
     pub(crate) revision: Revision,
     /// Each with its create revision and its lease.
     pub(crate) keys: Vec<(Revision, Key, i64)>,
+    /// What the oldest says of itself, unless it has gone since.
+    pub(crate) oldest: Vec<u8>,
 }
 
 /// The crowds of a session, by the prefixes of their queues.
@@ -105,7 +108,7 @@ impl Drop for Waiting<'_> {
 
 impl Census {
     async fn take(kv: &mut KvClient, name: &Name) -> Result<Self, Error> {
-        let mut census = Self { revision: 0, keys: Vec::new() };
+        let mut census = Self { revision: 0, keys: Vec::new(), oldest: Vec::new() };
         let mut from = name.prefix().as_bytes().to_vec();
         loop {
             let options = GetOptions::new().with_range(name.end()).with_keys_only().with_limit(PAGE);
@@ -119,6 +122,11 @@ impl Census {
             }
         }
         census.keys.sort_unstable();
+        if let Some((created, key, _)) = census.keys.first() {
+            let mut reply = kv.get(key.to_vec(), None).await?;
+            let stands = reply.take_kvs().into_iter().find(|kv| kv.create_revision() == *created);
+            census.oldest = stands.map_or_else(Vec::new, |kv| kv.value().to_vec());
+        }
         Ok(census)
     }
 }
