@@ -9,7 +9,9 @@ use tenure::{Election, Guard, Leadership, Mutex, Session, Ticket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::bench::Bench;
 use crate::clock::{Nanos, now};
+use crate::ring;
 
 /// One hold.
 #[derive(Clone, Copy, Deserialize, Serialize)]
@@ -29,6 +31,8 @@ pub struct Turn {
 pub enum Kind {
     Mutex,
     Election,
+    /// By bare requests.
+    Ring,
 }
 
 #[derive(Clone)]
@@ -37,6 +41,9 @@ pub struct Contest {
     pub name: String,
     /// How many tasks, spread over the sessions.
     pub tasks: usize,
+    /// How many there are in all processes, and in those before this one.
+    pub all: usize,
+    pub before: usize,
     /// How often each holds.
     pub turns: usize,
     /// For how long.
@@ -44,16 +51,29 @@ pub struct Contest {
 }
 
 impl Contest {
+    pub fn new(kind: Kind, name: String, tasks: usize, turns: usize, hold: Duration) -> Self {
+        Self { kind, name, tasks, all: tasks, before: 0, turns, hold }
+    }
+
+    /// Those that take part, one for each connection at most.
+    pub async fn sessions(&self, bench: &Bench, count: usize) -> Result<Vec<Session>> {
+        let none = self.kind == Kind::Ring;
+        bench.sessions(if none { 0 } else { count }, 64).await
+    }
+
     /// Puts every task into the queue, says so, and runs until each has had its turns.
-    pub async fn run(&self, sessions: &[Session], queued: impl FnOnce()) -> Result<Vec<Turn>> {
+    pub async fn run(&self, bench: &Bench, sessions: &[Session], queued: impl FnOnce()) -> Result<Vec<Turn>> {
         let standing = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for index in 0..self.tasks {
-            let session = &sessions[index % sessions.len()];
             let (turns, hold, standing) = (self.turns, self.hold, standing.clone());
+            let session = || &sessions[index % sessions.len()];
             match self.kind {
-                Kind::Mutex => tasks.spawn(locks(session.mutex(&self.name), turns, hold, standing)),
-                Kind::Election => tasks.spawn(leads(session.election(&self.name), turns, hold, standing)),
+                Kind::Mutex => tasks.spawn(locks(session().mutex(&self.name), turns, hold, standing)),
+                Kind::Election => tasks.spawn(leads(session().election(&self.name), turns, hold, standing)),
+                Kind::Ring => {
+                    tasks.spawn(ring::stand(bench.client(index), self.clone(), self.before + index, standing))
+                }
             };
         }
         let all = standing.acquire_many(u32::try_from(self.tasks)?).await?;

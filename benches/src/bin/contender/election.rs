@@ -48,7 +48,7 @@ pub async fn run(options: Options) -> Result<()> {
     let mut bench = Bench::open(settings, "election").await?;
     if n > 0 {
         let turns = (warmup + n + 1).div_ceil(candidates) + 1;
-        let contest = Contest { kind: Kind::Election, name: bench.name("election"), tasks: candidates, turns, hold };
+        let contest = Contest::new(Kind::Election, bench.name("election"), candidates, turns, hold);
         let session = bench.session(0).await?;
         let observer = Observer::open(session.election(&contest.name)).await?;
         let round = Round::run(&bench, &contest, Spread { sessions: candidates, processes }).await?;

@@ -6,12 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 use tenure::Session;
+use tenure::etcd_client::Client;
 
 use crate::bench::{self, Bench, Settings};
 use crate::clock::{self, Nanos};
 use crate::contest::{Contest, Kind, Turn};
 use crate::distribution::Distribution;
 use crate::probe::Probe;
+use crate::ring;
 use crate::share::Share;
 
 #[derive(Args)]
@@ -36,16 +38,21 @@ pub struct Options {
     /// The processes over which the sessions are spread.
     #[arg(long, default_value_t = 1)]
     processes: usize,
+    /// Rather than a lock, the bare requests of a queue: a put, a delete, and a watch on who stands before, whom everyone
+    /// knows.
+    #[arg(long)]
+    ring: bool,
 }
 
 pub async fn run(options: Options) -> Result<()> {
-    let Options { settings, waiters, cycles, hold, processes, .. } = options;
+    let Options { settings, waiters, cycles, hold, processes, ring, .. } = options;
     let warmup = options.warmup.unwrap_or_else(|| waiters.max(50));
     let sessions = options.sessions.unwrap_or(waiters).min(waiters);
     let mut bench = Bench::open(settings, "handoff").await?;
     // The last round is not measured: there, one after the other stops queueing.
     let turns = (warmup + cycles + 1).div_ceil(waiters) + 1;
-    let contest = Contest { kind: Kind::Mutex, name: bench.name("handoff"), tasks: waiters, turns, hold };
+    let kind = if ring { Kind::Ring } else { Kind::Mutex };
+    let contest = Contest::new(kind, bench.name("handoff"), waiters, turns, hold);
     let round = Round::run(&bench, &contest, Spread { sessions, processes }).await?;
     let measured = Measured::of(&round.turns, warmup, cycles);
 
@@ -84,30 +91,31 @@ impl Round {
     pub async fn run(bench: &Bench, contest: &Contest, spread: Spread) -> Result<Self> {
         let holder = bench.session(0).await?;
         let first = match contest.kind {
+            Kind::Ring => First::key(bench.client(0), ring::first(&contest.name)).await?,
             Kind::Mutex => First::Guard(holder.mutex(&contest.name).lock().await?),
             Kind::Election => First::Term(holder.election(&contest.name).campaign("first").await?),
         };
         let (before, mut turns, after);
         if spread.processes < 2 {
-            let sessions = bench.sessions(spread.sessions, 64).await?;
+            let sessions = contest.sessions(bench, spread.sessions).await?;
             before = bench.probe().await?;
             let (queued, all) = tokio::sync::oneshot::channel();
-            let running = {
-                let (contest, sessions) = (contest.clone(), sessions.clone());
-                tokio::spawn(async move { contest.run(&sessions, || queued.send(()).unwrap_or_default()).await })
+            let running = contest.run(bench, &sessions, || queued.send(()).unwrap_or_default());
+            let release = async {
+                // An error means that the contest has failed, which it says itself.
+                let _ = all.await;
+                first.release().await
             };
-            // An error means that the contest has failed, which it says itself.
-            let _ = all.await;
-            first.release().await?;
-            turns = running.await??;
+            (turns, ()) = tokio::try_join!(running, release)?;
             after = bench.probe().await?;
             bench::close(sessions).await?;
         } else {
             let mut shares = Vec::new();
+            let part = |whole: usize, index| whole / spread.processes + usize::from(index < whole % spread.processes);
             for index in 0..spread.processes {
-                let part = |whole: usize| whole / spread.processes + usize::from(index < whole % spread.processes);
-                let contest = Contest { tasks: part(contest.tasks), ..contest.clone() };
-                shares.push(Share::start(&bench.settings, &contest, part(spread.sessions)).await?);
+                let before = (0..index).map(|index| part(contest.tasks, index)).sum();
+                let contest = Contest { tasks: part(contest.tasks, index), before, ..contest.clone() };
+                shares.push(Share::start(&bench.settings, &contest, part(spread.sessions, index)).await?);
             }
             before = bench.probe().await?;
             for share in &mut shares {
@@ -129,14 +137,22 @@ impl Round {
 enum First {
     Guard(tenure::Guard),
     Term(tenure::Leadership),
+    Key(Client, String),
 }
 
 impl First {
-    async fn release(self) -> tenure::Result<()> {
+    async fn key(mut client: Client, key: String) -> Result<Self> {
+        client.put(key.as_str(), "", None).await?;
+        Ok(Self::Key(client, key))
+    }
+
+    async fn release(self) -> Result<()> {
         match self {
-            Self::Guard(guard) => guard.unlock().await,
-            Self::Term(term) => term.resign().await,
+            Self::Guard(guard) => guard.unlock().await?,
+            Self::Term(term) => term.resign().await?,
+            Self::Key(mut client, key) => drop(client.delete(key, None).await?),
         }
+        Ok(())
     }
 }
 

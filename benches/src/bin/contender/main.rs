@@ -14,6 +14,7 @@ mod handoff;
 mod kinds;
 mod probe;
 mod queue;
+mod ring;
 mod sessions;
 mod share;
 mod uncontended;

@@ -29,6 +29,10 @@ pub struct Options {
     #[arg(long)]
     tasks: usize,
     #[arg(long)]
+    all: usize,
+    #[arg(long)]
+    before: usize,
+    #[arg(long)]
     turns: usize,
     #[arg(long, value_parser = clock::duration)]
     hold: Duration,
@@ -36,11 +40,12 @@ pub struct Options {
 
 pub async fn run(options: Options) -> Result<()> {
     let bench = Bench::open(options.settings, "share").await?;
-    let sessions = bench.sessions(options.sessions, 64).await?;
+    let Options { kind, name, tasks, all, before, turns, hold, .. } = options;
+    let contest = Contest { kind, name, tasks, all, before, turns, hold };
+    let sessions = contest.sessions(&bench, options.sessions).await?;
     println!("ready");
     BufReader::new(tokio::io::stdin()).lines().next_line().await?;
-    let Options { kind, name, tasks, turns, hold, .. } = options;
-    let turns = Contest { kind, name, tasks, turns, hold }.run(&sessions, || println!("queued")).await?;
+    let turns = contest.run(&bench, &sessions, || println!("queued")).await?;
     println!("{}", serde_json::to_string(&turns)?);
     bench::close(sessions).await
 }
@@ -57,9 +62,13 @@ impl Share {
         let kind = match contest.kind {
             Kind::Mutex => "mutex",
             Kind::Election => "election",
+            Kind::Ring => "ring",
         };
         arguments.extend(["--kind".into(), kind.into(), "--name".into(), contest.name.clone()]);
-        for (flag, value) in [("--sessions", sessions), ("--tasks", contest.tasks), ("--turns", contest.turns)] {
+        let Contest { tasks, all, before, turns, .. } = *contest;
+        let numbers =
+            [("--sessions", sessions), ("--tasks", tasks), ("--all", all), ("--before", before), ("--turns", turns)];
+        for (flag, value) in numbers {
             arguments.extend([flag.into(), value.to_string()]);
         }
         arguments.extend(["--hold".into(), format!("{}ms", contest.hold.as_millis())]);

@@ -25,7 +25,7 @@ pub async fn run(Options { settings, key }: Options) -> Result<()> {
     Ok(())
 }
 
-pub struct Watch(WatchStream);
+pub struct Watch(pub WatchStream);
 
 /// Returns once etcd watches.
 pub async fn listen(mut client: Client, key: &str) -> Result<Watch> {
