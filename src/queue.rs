@@ -205,10 +205,10 @@ impl Seat {
     /// what is to be done.
     fn settle(self: &Arc<Self>, mut inner: MutexGuard<'_, Inner>) {
         let me: Arc<dyn Watcher> = self.clone();
-        // A hold that did not wait has no watch until it comes of age.
-        let waited = !inner.watched.is_empty();
         let mut changed = true;
         while std::mem::take(&mut changed) {
+            // A hold that did not wait has no watch until it comes of age.
+            let waited = !inner.watched.is_empty();
             let wanted: Vec<Key> = match inner.place.held() {
                 Some(_) if !waited => Vec::new(),
                 _ => inner.place.watching().cloned().collect(),

@@ -110,6 +110,33 @@ async fn a_holder_whose_key_is_deleted_is_told() -> TestResult {
     .await
 }
 
+/// Who comes again finds its watches standing: one that has told of the deletion ahead before the reply to the enter is
+/// there lets it in at once. It hears of its own key all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whom_a_standing_watch_let_in_is_told() -> TestResult {
+    on_etcd(async |world: &World| {
+        let (session, other) = (world.session().await?, world.session().await?);
+        let contender = tokio::spawn(async move {
+            loop {
+                let guard = other.mutex("name").lock().await.expect("it waits for as long as it takes");
+                guard.unlock().await.expect("nobody deletes its key");
+            }
+        });
+        for round in 0..60 {
+            let guard = session.mutex("name").lock().await?;
+            if round % 3 < 2 {
+                guard.unlock().await?;
+                continue;
+            }
+            world.client().delete(guard.key(), None).await?;
+            assert_eq!(soon("`lost` fires", guard.lost()).await, Loss::Deleted);
+        }
+        contender.abort();
+        Ok(())
+    })
+    .await
+}
+
 /// Whoever unlocks learns from etcd's answer that there was nothing left to unlock, before any watch has told.
 #[tokio::test]
 async fn an_unlock_that_finds_no_key_says_why() -> TestResult {
