@@ -173,7 +173,8 @@ impl Sender {
         });
         let (more, deep) = (first > 0, keys.len() >= DEEP);
         let listing = Listing { revision: census.revision, elders: elders.collect(), more, nested: false, deep };
-        let stated = Value::parse(&census.oldest);
+        // A proposal states nothing, whatever it says.
+        let stated = Value::parse(&census.oldest).filter(|_| self.rule.kind != Kind::Election);
         let mismatch = stated.and_then(|value| self.rule.mismatch(value.kind, value.capacity));
         Reply { ahead: Some(before), mismatch, ..Input::Looked { own, listing }.into() }
     }
