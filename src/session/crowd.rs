@@ -113,7 +113,10 @@ impl Census {
         loop {
             let options = GetOptions::new().with_range(name.end()).with_keys_only().with_limit(PAGE);
             let reply = kv.get(from, Some(options.with_revision(census.revision))).await?;
-            census.revision = reply.header().map_or(0, |header| header.revision()).max(census.revision);
+            if census.revision == 0 {
+                // Of the list; later pages bear that of their own time.
+                census.revision = reply.header().map_or(0, |header| header.revision());
+            }
             let direct = reply.kvs().iter().filter(|kv| name.is_direct(kv.key()));
             census.keys.extend(direct.map(|kv| (kv.create_revision(), Key::from(kv.key()), kv.lease())));
             match reply.kvs().last() {
