@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 
 /// The bare requests, by Tenure's client.
 pub const FLOOR: &str = "floor";
+/// A queue of the bare requests.
+pub const RING: &str = "ring";
 pub const TENURE: &str = "tenure";
 /// Go's `client/v3/concurrency`.
 pub const GO: &str = "go-concurrency";
@@ -38,7 +40,7 @@ impl Contenders {
 
     /// Names, in the order in which they run and are shown.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        [FLOOR, TENURE].into_iter().chain(self.peers.iter().map(|(name, _)| name.as_str()))
+        [FLOOR, RING, TENURE].into_iter().chain(self.peers.iter().map(|(name, _)| name.as_str()))
     }
 
     pub fn program(&self, name: &str) -> &Path {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::contenders::{FLOOR, GO, TENURE};
+use crate::contenders::{FLOOR, GO, RING, TENURE};
 use crate::figure::{Figure, Unit};
 use crate::place::Place;
 
@@ -49,6 +49,7 @@ pub struct Case {
     pub places: Vec<Place>,
     /// Subcommand and flags; `None` is left out.
     floor: Option<&'static str>,
+    ring: Option<String>,
     tenure: String,
     go: Option<String>,
     /// Of all other peers.
@@ -66,6 +67,7 @@ impl Case {
     pub fn arguments(&self, contender: &str) -> Option<&str> {
         match contender {
             FLOOR => self.floor,
+            RING => self.ring.as_deref(),
             TENURE => Some(&self.tenure),
             GO => self.go.as_deref(),
             _ => self.others.as_deref(),
@@ -76,7 +78,7 @@ impl Case {
     pub fn rounds_of(&self, contender: &str, place: Place) -> usize {
         match contender {
             _ if self.arguments(contender).is_none() || !self.places.contains(&place) => 0,
-            FLOOR | TENURE => self.rounds,
+            FLOOR | RING | TENURE => self.rounds,
             GO => self.peer_rounds.min(self.rounds),
             _ if place == Place::ThreeMembers => 0,
             _ => 1,
@@ -141,6 +143,7 @@ fn uncontended() -> Case {
         title: "lock and unlock, uncontended".into(),
         places: Place::ALL.into(),
         floor: None,
+        ring: None,
         tenure: all.into(),
         go: Some(all.into()),
         others: Some(all.into()),
@@ -164,6 +167,7 @@ fn kinds() -> Case {
         title: "every kind, uncontended, beside the mutex".into(),
         places: vec![Place::Disk, Place::Memory],
         floor: None,
+        ring: None,
         tenure: "kinds --n 60 --warmup 6 --clients 2".into(),
         go: None,
         others: None,
@@ -200,6 +204,7 @@ fn between(waiters: usize) -> Case {
         title: format!("hand-off between processes, {waiters} sessions"),
         places: Place::ALL.into(),
         floor: Some(EVENT),
+        ring: Some(format!("{all} --ring --processes 2 --cycles {cycles}")),
         tenure: format!("{all} --processes 2 --cycles {cycles}"),
         go: Some(peers.clone()),
         others: Some(peers),
@@ -223,6 +228,7 @@ fn waited() -> Case {
         row: "waited",
         title: "hand-off between processes, after 150 ms".into(),
         places: vec![Place::Disk, Place::Memory],
+        ring: None,
         floor: Some("floor --n 20 --pace 150ms --processes 2"),
         tenure: format!("{all} --processes 2"),
         go: Some(all.into()),
@@ -243,6 +249,7 @@ fn inside(tasks: usize) -> Case {
         title: format!("hand-off inside one process, {tasks} tasks"),
         places: vec![Place::Disk, Place::Memory],
         floor: None,
+        ring: None,
         tenure: format!("handoff --waiters {tasks} --sessions 1 --clients 1 --cycles {}", 2_000.max(4 * tasks)),
         go: Some(format!("{peers} --warmup {warmup}")),
         others: (tasks < 1_000).then(|| format!("{peers} --warmup {warmup}")),
@@ -266,6 +273,7 @@ fn leader() -> Case {
         title: "leader hand-over by resign, 3 candidates".into(),
         places: Place::ALL.into(),
         floor: Some(EVENT),
+        ring: None,
         tenure: "election --n 300 --clients 4 --processes 2 --failovers 0".into(),
         go: Some(peers.into()),
         others: Some(peers.into()),
@@ -288,6 +296,7 @@ fn failover(ttl: u64) -> Case {
         title: format!("fail-over, 8 leaders, TTL {ttl} s"),
         places: vec![Place::Memory],
         floor: None,
+        ring: None,
         tenure: format!("election --n 0 --failovers 8 --failover-ttl {ttl}"),
         go: Some(peers.clone()),
         others: Some(peers),
@@ -316,6 +325,7 @@ fn queues(waiters: usize) -> impl Iterator<Item = Case> {
             title: format!("{waiters} waiters on {sessions} session{}", if alone { "" } else { "s" }),
             places: vec![Place::Memory],
             floor: None,
+            ring: None,
             tenure: format!("queue --waiters {waiters} --sessions {sessions} --clients {sessions}"),
             go: alone.then(|| peers(waiters.min(GO_QUEUED))),
             others: (alone && waiters == 1_000).then(|| peers(waiters)),

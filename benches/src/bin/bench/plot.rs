@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::FontFamily;
 
-use crate::contenders::{FLOOR, TENURE};
+use crate::contenders::{FLOOR, RING, TENURE};
 use crate::figure::shown;
 use crate::machine::Machine;
 use crate::place::Place;
@@ -14,8 +14,9 @@ use crate::plan::{BETWEEN, QUEUED, Work};
 use crate::records::{Of, Records};
 
 const SIZE: (u32, u32) = (900, 560);
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(120, 120, 120),
+    RGBColor(60, 60, 60),
     RGBColor(0, 95, 175),
     RGBColor(215, 95, 0),
     RGBColor(0, 135, 95),
@@ -129,8 +130,8 @@ fn queue(records: &Records, work: &Work, place: Place) -> Plot {
 fn lines(records: &Records, figures: impl Fn(&str) -> Vec<Option<f64>>) -> Vec<Line> {
     let mut lines = Vec::new();
     // So that each has one colour in all plots.
-    let known = [FLOOR, TENURE].map(str::to_owned).into_iter();
-    let others = records.contenders().into_iter().filter(|name| ![FLOOR, TENURE].contains(&name.as_str()));
+    let known = [FLOOR, RING, TENURE].map(str::to_owned).into_iter();
+    let others = records.contenders().into_iter().filter(|name| ![FLOOR, RING, TENURE].contains(&name.as_str()));
     for (index, name) in known.chain(others).enumerate() {
         let figures = figures(&name).into_iter().enumerate();
         let points: Vec<_> =

@@ -11,9 +11,9 @@ use crate::records::{Of, Outcome, Records};
 use crate::targets::Verdict;
 
 const LEGEND: &str = "Latencies are p50 (p99) in µs, fail-overs p50 (slowest) in s; each is the median of the rounds, whose number is beside \
-what was measured. The floor is what etcd takes for the bare requests, with the same client. Hand-offs between processes are \
-measured from the holder's call of unlock to the next one's hold, on the clock that the processes share; Tenure's and the floor's \
-are in two processes, the peers' in one, with a connection for each session. † means fewer waiters, as many as its line in \
+what was measured. The floor is what etcd takes for the bare requests, with the same client; the ring is a queue of nothing but those, in which everyone knows from the beginning whom it waits for. Hand-offs between processes are \
+measured from the holder's call of unlock to the next one's hold, on the clock that the processes share; Tenure's, the floor's and \
+the ring's are in two processes, the peers' in one, with a connection for each session. † means fewer waiters, as many as its line in \
 records.jsonl says, since more fail or take minutes.";
 
 pub fn report(
