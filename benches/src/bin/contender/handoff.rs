@@ -137,13 +137,13 @@ impl Round {
 enum First {
     Guard(tenure::Guard),
     Term(tenure::Leadership),
-    Key(Client, String),
+    Key(Box<Client>, String),
 }
 
 impl First {
     async fn key(mut client: Client, key: String) -> Result<Self> {
         client.put(key.as_str(), "", None).await?;
-        Ok(Self::Key(client, key))
+        Ok(Self::Key(Box::new(client), key))
     }
 
     async fn release(self) -> Result<()> {
