@@ -387,10 +387,9 @@ async fn without_a_terminal_it_prints_a_document_a_second() -> TestResult {
     .await
 }
 
-/// Not a test: `scripts/picture` runs it for the README.
+/// What the README shows: `scripts/picture` names a file for the picture.
 #[tokio::test]
-#[ignore = "writes docs/top.svg"]
-async fn a_picture_of_it() -> TestResult {
+async fn every_kind_moves_side_by_side_in_a_small_terminal() -> TestResult {
     on_etcd(async |world: &World| {
         let mut work = JoinSet::new();
         let session = async |identity: &str| lasting(world, identity, Duration::from_secs(10)).await;
@@ -422,13 +421,12 @@ async fn a_picture_of_it() -> TestResult {
             let word = |name, back: usize| top.row(name).into_iter().rev().nth(back).unwrap_or_default();
             let names = ["gpu", "config", "jobs/mail", "jobs/reindex", "scheduler"];
             let rate = |name| word(name, 0).parse::<f64>().unwrap_or(0.0);
-            names.iter().all(|name| word(name, 1).ends_with('s'))
-                && names[..3].iter().all(|name| rate(name) > 0.3)
-                && rate(names[3]) > 1.5
+            names.iter().all(|name| word(name, 1).ends_with('s')) && names[..4].iter().all(|name| rate(name) > 0.0)
         })
         .await?;
-        fs::create_dir_all("docs")?;
-        fs::write("docs/top.svg", svg(top.parser.screen(), 9, 80))?;
+        if let Some(picture) = std::env::var_os("TENURE_PICTURE") {
+            fs::write(picture, svg(top.parser.screen(), 9, 80))?;
+        }
         top.types("q").await?;
         top.ends_with(0).await?;
         work.shutdown().await;
