@@ -109,6 +109,12 @@ impl Guard {
         self.hold.seat.name().as_str()
     }
 
+    /// The id of the lease to which the key is attached.
+    #[must_use]
+    pub fn lease(&self) -> i64 {
+        self.hold.lease.id
+    }
+
     /// Whether the hold stands, as far as is known here: false once it is lost, and once the deadline has passed.
     /// Asks no one.
     #[must_use]
@@ -240,7 +246,7 @@ impl Guard {
         &self.hold.seat
     }
 
-    pub(crate) fn lease(&self) -> &Arc<Lease> {
+    pub(crate) fn held_lease(&self) -> &Arc<Lease> {
         &self.hold.lease
     }
 

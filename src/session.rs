@@ -91,6 +91,14 @@ pub enum Health {
     Lost(Loss),
 }
 
+impl Health {
+    /// Whether renewals are acknowledged.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        matches!(self, Self::Safe)
+    }
+}
+
 impl Session {
     /// Connects to etcd with [`connect_options`] and opens a session with the defaults of [`Session::builder`].
     ///
@@ -131,6 +139,12 @@ impl Session {
             Phase::Standing(lease) => lease.id,
             Phase::Between { last } | Phase::Closing { last } | Phase::Closed { last } => *last,
         }
+    }
+
+    /// Returns a clone of the client that the session uses; both share one connection.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.core().client.clone()
     }
 
     /// What this session calls itself in queues.

@@ -49,6 +49,7 @@ pub struct Waiter {
     permits: Option<u32>,
     capacity: Option<u32>,
     since: Option<SystemTime>,
+    value: Box<[u8]>,
 }
 
 /// A key of a queue that the caller has read, such as with many others; [`Mutex::queue`](crate::Mutex::queue) reads
@@ -67,11 +68,12 @@ impl Waiter {
             identity: guard.session().identity().into(),
             key: guard.key().into(),
             token: guard.token(),
-            lease: guard.lease().id,
+            lease: guard.lease(),
             kind: Some(Kind::Election),
             permits: None,
             capacity: None,
             since: None,
+            value: Box::default(),
         }
     }
 
@@ -90,6 +92,7 @@ impl Waiter {
             capacity: stated.as_ref().and_then(|value| value.capacity),
             since: stated.and_then(|value| UNIX_EPOCH.checked_add(Duration::from_secs(value.since?))),
             key: key.into(),
+            value: kv.value().into(),
         }
     }
 
@@ -115,6 +118,12 @@ impl Waiter {
     #[must_use]
     pub fn lease(&self) -> i64 {
         self.lease
+    }
+
+    /// The value of its key: in an election, what the candidate proposes.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.value
     }
 
     /// What it asks for; `None` for another client's key, which does not say.

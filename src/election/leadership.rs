@@ -106,7 +106,7 @@ impl Leadership {
 
     async fn proclaim_once(&self, last: i64, value: &[u8]) -> Result<TxnResponse, Option<etcd_client::Error>> {
         let newest = Compare::mod_revision(self.key(), CompareOp::Equal, last);
-        let put = TxnOp::put(self.key(), value, Some(PutOptions::new().with_lease(self.lease().id)));
+        let put = TxnOp::put(self.key(), value, Some(PutOptions::new().with_lease(self.lease())));
         let get = TxnOp::get(self.key(), Some(GetOptions::new()));
         let txn = Txn::new().when([self.condition(), newest]).and_then([put]).or_else([get]);
         let core = self.session().core();

@@ -108,7 +108,7 @@ impl Transfer<'_> {
         let between: Vec<Waiter> = between.into_iter().map(|(waiter, _)| waiter).collect();
         let asked: Vec<i64> = between.iter().map(|waiter| waiter.token().0).collect();
         let message = |stage| to_bytes(&Request { to: self.to.into(), asked: asked.clone(), stage });
-        let note = Note::new(core, self.term.lease().clone(), &name.beside(REQUESTS));
+        let note = Note::new(core, self.term.held_lease().clone(), &name.beside(REQUESTS));
         let request = note.write(message(Stage::Asked)).await?;
         self.hear(request, &between).await?;
         // Nobody moves for one that is gone.
@@ -174,7 +174,7 @@ impl Transfer<'_> {
     }
 
     fn limit(&self) -> std::time::Duration {
-        self.term.lease().ttl / 3
+        self.term.held_lease().ttl / 3
     }
 
     fn not_a_candidate(&self) -> Error {
@@ -183,7 +183,8 @@ impl Transfer<'_> {
 
     /// Ends the term for the heir's sake. The request is seen to its end by a task.
     async fn go(&self, heir: Waiter) -> Result<()> {
-        let (core, seat, lease) = (self.term.session().core(), self.term.seat().clone(), self.term.lease().clone());
+        let (core, seat, lease) =
+            (self.term.session().core(), self.term.seat().clone(), self.term.held_lease().clone());
         let leave = Leave { core: core.clone(), seat, own: Waiter::leading(self.term), heir };
         let (done, outcome) = oneshot::channel();
         let ending = Ending::of(self.term);
