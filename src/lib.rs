@@ -29,7 +29,7 @@
 //!
 //! | item | what it is |
 //! |---|---|
-//! | [`Session`], [`SessionBuilder`], [`connect_options`] | a process's membership: a lease, renewed in the background. One is enough for a process |
+//! | [`Session`], [`SessionBuilder`], [`connect_options`], [`Endpoints`] | a process's membership: a lease, renewed in the background. One is enough for a process |
 //! | [`Health`], [`Deadline`] | how sure the session is of its lease, and until when |
 //! | [`Mutex`] | a fair lock: wait, try, try for a while, or take a ticket |
 //! | [`ReentrantMutex`] | an owner of a mutex, who may lock it again while it holds |
@@ -122,7 +122,7 @@ pub use reentrant::ReentrantMutex;
 pub use revocation::{Revocation, RevocationRequested};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
-pub use session::{Health, Session, SessionBuilder, connect_options};
+pub use session::{Endpoints, Health, Session, SessionBuilder, connect_options};
 pub use ticket::{Grant, Ticket};
 pub use token::{FencingToken, Waiter};
 

@@ -10,6 +10,7 @@ mod builder;
 mod core;
 pub(crate) mod crowd;
 pub(crate) mod deadline;
+mod endpoints;
 mod isolation;
 pub(crate) mod janitor;
 pub(crate) mod keepalive;
@@ -30,9 +31,10 @@ use tokio::sync::watch as channel;
 pub use self::builder::{SessionBuilder, connect_options};
 pub(crate) use self::core::Core;
 use self::core::Phase;
+pub use self::endpoints::Endpoints;
 use crate::clock::{Deadline, Moment};
 use crate::error::{Error, Loss, Result};
-use crate::etcd_client::Client;
+use crate::etcd_client::{self, Client, ConnectOptions};
 
 /// One process's membership: an etcd lease that a background task renews.
 ///
@@ -104,13 +106,32 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`SessionBuilder::open`]. That nobody is there is known after 2 s at most.
+    /// As [`SessionBuilder::open`], and [`Error::InvalidOption`] for an endpoint that is not a URI. That nobody is there is
+    /// known after 2 s at most.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future opens no session; a lease that was granted meanwhile is revoked in the background.
-    pub async fn connect<E: AsRef<str>, S: AsRef<[E]>>(endpoints: S) -> Result<Self> {
-        let client = Client::connect(endpoints, Some(connect_options())).await.map_err(Error::etcd)?;
+    pub async fn connect(endpoints: impl Endpoints) -> Result<Self> {
+        Self::connect_with(endpoints, connect_options()).await
+    }
+
+    /// Connects to etcd with the given options, such as [`connect_options`] with TLS or a password added, and opens a
+    /// session with the defaults of [`Session::builder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future opens no session; a lease that was granted meanwhile is revoked in the background.
+    pub async fn connect_with(endpoints: impl Endpoints, options: ConnectOptions) -> Result<Self> {
+        let client = Client::connect(endpoints.into_endpoints(), Some(options)).await;
+        let client = client.map_err(|error| match error {
+            etcd_client::Error::GRpcStatus(_) => Error::etcd(error),
+            other => Error::InvalidOption { option: "endpoints", reason: other.to_string() },
+        })?;
         Self::open(client).await
     }
 
