@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{TestResult, World, on_etcd};
+use std::time::Duration;
+
+use common::{LONG, TestResult, World, on_etcd};
 use tenure::{Error, Session};
+use tokio::time::{Instant, timeout};
 
 /// Callers that write beside their holds need the client, the lease and the values of those who wait.
 #[tokio::test]
@@ -50,4 +53,22 @@ async fn one_endpoint_or_several_connect() -> TestResult {
 async fn an_endpoint_that_is_no_uri_is_an_invalid_option() {
     let error = Session::connect("not a uri").await.expect_err("it has spaces");
     assert!(matches!(error, Error::InvalidOption { option: "endpoints", .. }), "{error:?}");
+}
+
+/// Services are often started before their etcd. The member is stopped for longer than an opening without patience waits.
+#[tokio::test]
+async fn a_patient_opening_waits_until_etcd_is_up() -> TestResult {
+    on_etcd(async |world: &World| {
+        world.etcd.kill(0)?;
+        let begun = Instant::now();
+        let impatient = Session::builder(world.client()).patience(Duration::ZERO).open().await;
+        assert!(matches!(impatient, Err(Error::Etcd { .. })), "{impatient:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let mut opening = tokio::spawn(Session::builder(world.client()).patience(LONG).open());
+        assert!(timeout(Duration::from_secs(3), &mut opening).await.is_err(), "nobody was there");
+        world.etcd.restart(0).await?;
+        opening.await??.close().await?;
+        Ok(())
+    })
+    .await
 }

@@ -54,12 +54,13 @@ pub struct SessionBuilder {
     identity: Option<String>,
     namespace: String,
     isolation: Option<Isolation>,
+    patience: Option<Duration>,
 }
 
 impl SessionBuilder {
     pub(super) fn new(client: Client) -> Self {
         let ttl = Duration::from_secs(10);
-        Self { client, ttl, identity: None, namespace: String::new(), isolation: None }
+        Self { client, ttl, identity: None, namespace: String::new(), isolation: None, patience: None }
     }
 
     /// The time to live of the lease: how long a crash, or a cut connection, keeps others from a hold. Whole
@@ -130,6 +131,14 @@ impl SessionBuilder {
         self
     }
 
+    /// Keeps trying to open the session for this long while etcd cannot be reached or does not answer, such as when the
+    /// service starts before etcd does. By default 2 s if nobody listens at the endpoint and 5 s if nobody answers there.
+    /// [`open`](Self::open) makes one try at least. What etcd refuses is an error at once.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
     /// Opens the session.
     ///
     /// # Errors
@@ -137,7 +146,8 @@ impl SessionBuilder {
     /// [`Error::InvalidOption`] for a TTL of zero, of a fraction of a second or above etcd's maximum of
     /// 9,000,000,000 s, for a namespace that cannot be one, and for [isolated](Self::isolated) endpoints that cannot be
     /// ones or are of another cluster. [`Error::Etcd`] if etcd refuses, or cannot be
-    /// reached: after 2 s where nobody listens, and after 5 s where somebody does and does not answer.
+    /// reached: after 2 s where nobody listens, and after 5 s where somebody does and does not answer, or after the
+    /// [patience](Self::patience) that was set.
     /// [`Error::Closed`] if the runtime shuts down meanwhile.
     ///
     /// # Panics
@@ -192,10 +202,10 @@ impl SessionBuilder {
         });
         let session = Session { handle: Arc::new(Handle { core: core.clone() }) };
         match self.isolation {
-            Some(isolation) => isolation.begin(&core).await?,
+            Some(isolation) => isolation.begin(&core, self.patience).await?,
             None => {
                 let keeper = Keeper { core: core.clone(), client: core.client.clone() };
-                let lease = first_grant(&keeper).await?;
+                let lease = first_grant(&keeper, self.patience).await?;
                 core.begin(&lease);
                 tokio::spawn(async move { keepalive::run(&keeper, lease).await });
             }
@@ -218,11 +228,12 @@ impl fmt::Debug for SessionBuilder {
 }
 
 /// The first lease. Whoever opens a session wants to know soon that nobody is there.
-pub(super) async fn first_grant(keeper: &Keeper) -> Result<Arc<Lease>> {
+pub(super) async fn first_grant(keeper: &Keeper, patience: Option<Duration>) -> Result<Arc<Lease>> {
     let started = tokio::time::Instant::now();
     let mut delays = retry::delays();
     loop {
-        let remaining = CALL_LIMIT.saturating_sub(started.elapsed());
+        let (connect, answer) = (patience.unwrap_or(CONNECT_LIMIT), patience.unwrap_or(CALL_LIMIT));
+        let remaining = answer.saturating_sub(started.elapsed()).max(Duration::from_millis(100));
         let error = match keeper.grant(remaining.min(keeper.core.call_limit)).await {
             Ok(lease) => return Ok(lease),
             Err(error) => error,
@@ -230,9 +241,9 @@ pub(super) async fn first_grant(keeper: &Keeper) -> Result<Arc<Lease>> {
         let (error, limit) = match error {
             Error::Etcd { ref source, .. } => {
                 let passes = source.downcast_ref().is_some_and(|error| verdict(error) != Verdict::Never);
-                (error, if passes { CONNECT_LIMIT } else { Duration::ZERO })
+                (error, if passes { connect } else { Duration::ZERO })
             }
-            _ => (no_answer(CALL_LIMIT), CALL_LIMIT),
+            _ => (no_answer(answer), answer),
         };
         let delay = delays.next();
         if started.elapsed() + delay >= limit {

@@ -6,6 +6,7 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -28,10 +29,10 @@ pub(super) struct Isolation {
 
 impl Isolation {
     /// Begins to keep the session's lease, once it has one.
-    pub(super) async fn begin(self, core: &Arc<Core>) -> Result<()> {
+    pub(super) async fn begin(self, core: &Arc<Core>, patience: Option<Duration>) -> Result<()> {
         let (opened, opening) = oneshot::channel();
         let keeping = core.clone();
-        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || self.keep(keeping, opened));
+        let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || self.keep(keeping, opened, patience));
         let thread = thread.map_err(unusable)?;
         let Ok(opened) = opening.await else {
             return thread.join().map_or_else(|panic| resume_unwind(panic), |()| Err(Error::Closed));
@@ -45,13 +46,13 @@ impl Isolation {
         same_cluster(core).await
     }
 
-    fn keep(self, core: Arc<Core>, opened: oneshot::Sender<Result<()>>) {
+    fn keep(self, core: Arc<Core>, opened: oneshot::Sender<Result<()>>, patience: Option<Duration>) {
         let runtime = match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(opened.send(Err(unusable(error)))),
         };
         let keeper = runtime.block_on(async {
-            match self.open(core.clone()).await {
+            match self.open(core.clone(), patience).await {
                 Ok((keeper, lease)) => {
                     core.begin(&lease);
                     if opened.send(Ok(())).is_err() {
@@ -73,13 +74,13 @@ impl Isolation {
         drop(keeper);
     }
 
-    async fn open(self, core: Arc<Core>) -> Result<(Keeper, Arc<Lease>)> {
+    async fn open(self, core: Arc<Core>, patience: Option<Duration>) -> Result<(Keeper, Arc<Lease>)> {
         let client = Client::connect(self.endpoints, Some(self.options)).await.map_err(|error| match error {
             etcd_client::Error::GRpcStatus(_) => Error::etcd(error),
             other => unusable(other),
         })?;
         let keeper = Keeper { core, client };
-        let lease = first_grant(&keeper).await?;
+        let lease = first_grant(&keeper, patience).await?;
         Ok((keeper, lease))
     }
 }
