@@ -10,10 +10,12 @@ use super::LIMIT;
 #[non_exhaustive]
 pub enum Error {
     /// There is no etcd to run.
-    #[error("no etcd found: {looked}; install `etcd-server` (apt) or `etcd` (brew), or set TENURE_ETCD to its path")]
+    #[error("no etcd found: {looked}; {advice}")]
     NotInstalled {
         /// Where it was looked for.
         looked: String,
+        /// What to install or set. A field, so that `unwrap` prints it.
+        advice: &'static str,
     },
     /// A member ended by itself.
     #[error("etcd member {member} ended by itself ({status}); the end of its log:\n{log}")]

@@ -8,16 +8,22 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, Result};
 
+const ADVICE: &str = "install `etcd-server` (apt) or `etcd` (brew), or set TENURE_ETCD to its path";
+
 /// The etcd that is `named`, else the first one on the search path.
 pub(super) fn find(named: Option<&OsStr>, search_path: Option<&OsStr>) -> Result<PathBuf> {
     if let Some(named) = named.filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         let looked = || format!("TENURE_ETCD is {}, which is no executable file", named.display());
-        return if is_executable(&named) { Ok(named) } else { Err(Error::NotInstalled { looked: looked() }) };
+        return if is_executable(&named) { Ok(named) } else { Err(not_installed(looked())) };
     }
     let mut candidates = env::split_paths(search_path.unwrap_or_default()).map(|dir| dir.join("etcd"));
     let found = candidates.find(|path| is_executable(path));
-    found.ok_or_else(|| Error::NotInstalled { looked: "TENURE_ETCD is not set, and there is none on PATH".into() })
+    found.ok_or_else(|| not_installed("TENURE_ETCD is not set, and there is none on PATH".into()))
+}
+
+fn not_installed(looked: String) -> Error {
+    Error::NotInstalled { looked, advice: ADVICE }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -32,9 +38,12 @@ mod tests {
     #[test]
     fn a_missing_etcd_is_an_error_that_says_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let message = find(None, Some(empty.path().as_os_str())).unwrap_err().to_string();
-        for word in ["etcd-server", "apt", "brew", "TENURE_ETCD"] {
-            assert!(message.contains(word), "{word} is missing from: {message}");
+        let error = find(None, Some(empty.path().as_os_str())).unwrap_err();
+        // `unwrap` prints the latter.
+        for message in [error.to_string(), format!("{error:?}")] {
+            for word in ["etcd-server", "apt", "brew", "TENURE_ETCD"] {
+                assert!(message.contains(word), "{word} is missing from: {message}");
+            }
         }
         assert!(matches!(find(None, None), Err(Error::NotInstalled { .. })));
     }
