@@ -67,7 +67,7 @@ impl Page {
 fn pages() -> Vec<Page> {
     let mut pages = Page::all("docs");
     assert!(!pages.is_empty());
-    pages.extend(["README.md", "tests/README.md", "benches/README.md"].map(Page::read));
+    pages.extend(["README.md", "CONTRIBUTING.md", "tests/README.md", "benches/README.md"].map(Page::read));
     pages
 }
 
@@ -219,11 +219,11 @@ fn wrong_command_lines_are_found() {
 
 /// What the demo prints, shortened: its headings and its events are those of the source.
 #[test]
-fn the_demo_prints_what_the_readme_shows() -> TestResult {
+fn the_demo_prints_what_the_page_shows() -> TestResult {
     let sources = fs::read_dir(Path::new(ROOT).join("examples/failover"))?;
     let sources: String = sources.map(|file| fs::read_to_string(file?.path())).collect::<Result<Vec<_>, _>>()?.concat();
-    let readme = Page::read("README.md");
-    let output: Vec<_> = readme.blocks().into_iter().filter(|block| block.language == "text").collect();
+    let page = Page::read("docs/examples.md");
+    let output: Vec<_> = page.blocks().into_iter().filter(|block| block.language == "text").collect();
     let [output] = output.as_slice() else { return Err("one block of output".into()) };
     let headings: Vec<_> = output.lines.iter().filter(|line| line.starts_with(char::is_alphabetic)).collect();
     assert!(headings.len() > 3);
