@@ -1,4 +1,4 @@
-//! Every example runs as it stands, and the README knows it.
+//! Every example runs as it stands, and the page of examples lists it.
 
 mod common;
 
