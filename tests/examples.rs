@@ -59,10 +59,10 @@ async fn every_example_that_ends_by_itself_succeeds() -> TestResult {
 }
 
 #[test]
-fn the_readme_lists_every_example() -> TestResult {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md"))?;
+fn the_page_of_examples_lists_every_example() -> TestResult {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/examples.md"))?;
     for example in all() {
-        assert!(readme.contains(&format!("| `{example}` |")), "{example} is not in the README's table");
+        assert!(page.contains(&format!("| `{example}` |")), "{example} is not on the page of examples");
     }
     Ok(())
 }
